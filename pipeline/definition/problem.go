@@ -1,0 +1,109 @@
+package definition
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Problem is something wrong with a definition, and where it stands.
+type Problem struct {
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`   // from 1; 0 where there is no text to point at
+	Column  int    `json:"column,omitempty"` // from 1, in characters
+	Message string `json:"message"`          // what was found and what was expected
+	// Corrected is the line as it should read, where a slip of YAML's flow or
+	// quoting rules is at fault.
+	Corrected string `json:"corrected,omitempty"`
+	Warning   bool   `json:"warning,omitempty"` // worth a look, but not refused
+}
+
+// Error gives "file:line:column: message", and the corrected line below it.
+func (p Problem) Error() string {
+	var b strings.Builder
+	if p.File != "" {
+		b.WriteString(p.File + ":")
+	}
+	if p.Line > 0 {
+		fmt.Fprintf(&b, "%d:%d:", p.Line, p.Column)
+	}
+	if b.Len() > 0 {
+		b.WriteByte(' ')
+	}
+	if p.Warning {
+		b.WriteString("warning: ")
+	}
+	b.WriteString(p.Message)
+	if p.Corrected != "" {
+		b.WriteString("; the corrected line:\n    " + strings.TrimSpace(p.Corrected))
+	}
+	return b.String()
+}
+
+// Problems are all that was found, in the order of the files.
+type Problems []Problem
+
+// Error gives one problem per line.
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Err returns the problems as an error, or nil if there are only warnings.
+func (ps Problems) Err() error {
+	if slices.ContainsFunc(ps, func(p Problem) bool { return !p.Warning }) {
+		return ps
+	}
+	return nil
+}
+
+// sorted puts the problems in the order of their places and drops repeats.
+func (ps Problems) sorted() Problems {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return slices.Compact(ps)
+}
+
+// didYouMean gives "; did you mean x?" for the nearest of the words, or nothing
+// where none is near.
+func didYouMean(found string, words []string) string {
+	best, bestAt := "", len(found)/3+2
+	for _, w := range words {
+		if d := distance(found, w, bestAt); d < bestAt {
+			best, bestAt = w, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// distance is how many edits lead from a to b; limit if there are that many.
+func distance(a, b string, limit int) int {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
+		return limit
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return min(row[len(b)], limit)
+}
