@@ -1,0 +1,129 @@
+package secret
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// EnvPrefix begins the name of every environment variable that a reference may
+// name: a definition must not be able to read the rest of the environment.
+const EnvPrefix = "MILLRACE_SECRET_"
+
+// Reference is a text in which ${env:NAME} and ${file:PATH} stand for secrets,
+// such as "Bearer ${env:MILLRACE_SECRET_HEAP}". It says where the secrets are
+// and holds none, so it may be stored and shown. The zero Reference is the
+// empty text.
+type Reference struct {
+	text  string
+	parts []part
+}
+
+// part is a literal text or a placeholder.
+type part struct {
+	source source
+	text   string // the literal, the variable's name or the file's path
+}
+
+type source string
+
+const (
+	literal source = ""
+	env     source = "env"
+	file    source = "file"
+)
+
+func (p part) String() string {
+	if p.source == literal {
+		return p.text
+	}
+	return fmt.Sprintf("${%s:%s}", p.source, p.text)
+}
+
+// Parse parses a reference. NAME begins with EnvPrefix and goes on with
+// letters, digits and _; PATH is relative to the directory of secrets and never
+// leaves it. A "${" that begins neither is an error, lest a slip be sent to a
+// third party. Errors never quote the text around a placeholder, since that may
+// be a secret that was written down as it is.
+func Parse(text string) (Reference, error) {
+	r := Reference{text: text}
+	for at := 0; at < len(text); {
+		start := strings.Index(text[at:], "${")
+		if start < 0 {
+			r.parts = append(r.parts, part{literal, text[at:]})
+			break
+		}
+		if start > 0 {
+			r.parts = append(r.parts, part{literal, text[at : at+start]})
+		}
+		at += start
+		p, n, err := parsePlaceholder(text[at:])
+		if err != nil {
+			return Reference{}, fmt.Errorf("parsing secret reference at character %d: %w", at+1, err)
+		}
+		r.parts = append(r.parts, p)
+		at += n
+	}
+	return r, nil
+}
+
+var errPlaceholder = errors.New("expected ${env:" + EnvPrefix + "…} or ${file:…}")
+
+// parsePlaceholder parses the placeholder that text begins with and returns its
+// length.
+func parsePlaceholder(text string) (part, int, error) {
+	end := strings.IndexByte(text, '}')
+	if end < 0 {
+		return part{}, 0, fmt.Errorf("%w, found no closing }", errPlaceholder)
+	}
+	kind, name, ok := strings.Cut(text[len("${"):end], ":")
+	p := part{source(kind), name}
+	switch {
+	case ok && p.source == env:
+		return p, end + 1, checkEnv(name)
+	case ok && p.source == file:
+		return p, end + 1, checkPath(name)
+	}
+	return part{}, 0, errPlaceholder
+}
+
+func checkEnv(name string) error {
+	rest, ok := strings.CutPrefix(name, EnvPrefix)
+	if !ok || rest == "" || strings.ContainsFunc(rest, notName) {
+		return fmt.Errorf("environment variable %q: expected %s followed by letters, digits and _", name, EnvPrefix)
+	}
+	return nil
+}
+
+func notName(r rune) bool {
+	return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+}
+
+func checkPath(path string) error {
+	outside := !filepath.IsLocal(path) || slices.Contains(strings.Split(filepath.ToSlash(path), "/"), "..")
+	if outside || strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fmt.Errorf("file %q: expected a path relative to the directory of secrets, without ..", path)
+	}
+	return nil
+}
+
+// String returns the text of the reference, placeholders and all.
+func (r Reference) String() string { return r.text }
+
+// Literal says whether the text has no placeholder at all. In a field that is
+// meant for a secret, such a text is the secret itself.
+func (r Reference) Literal() bool { return len(r.Placeholders()) == 0 }
+
+// Placeholders returns the placeholders, such as "${file:heap/token}", in the
+// order of the text.
+func (r Reference) Placeholders() []string {
+	var all []string
+	for _, p := range r.parts {
+		if p.source != literal {
+			all = append(all, p.String())
+		}
+	}
+	return all
+}
