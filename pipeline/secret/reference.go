@@ -103,11 +103,14 @@ func notName(r rune) bool {
 
 func checkPath(path string) error {
 	outside := !filepath.IsLocal(path) || slices.Contains(strings.Split(filepath.ToSlash(path), "/"), "..")
-	if outside || strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return fmt.Errorf("file %q: expected a path relative to the directory of secrets, without ..", path)
+	if outside || strings.ContainsFunc(path, notPath) {
+		return fmt.Errorf("file %q: expected a path relative to the directory of secrets, without .. and ${", path)
 	}
 	return nil
 }
+
+// notPath also keeps placeholders from being nested.
+func notPath(r rune) bool { return r < ' ' || r == 0x7f || r == '$' || r == '{' }
 
 // String returns the text of the reference, placeholders and all.
 func (r Reference) String() string { return r.text }
