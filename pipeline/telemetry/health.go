@@ -114,6 +114,6 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	if err != nil {
 		err = errors.Join(fmt.Errorf("ending answers under way on %s: %w", listener.Addr(), err), server.Close())
 	}
-	<-ended
+	_ = <-ended // http.ErrServerClosed
 	return err
 }
