@@ -1,0 +1,95 @@
+package stream
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-io/millrace/pipeline"
+)
+
+// laneBalancer gives the deliveries and the redeliveries of a lane's partition
+// to one member: limits, breaker and order of a destination are local to it.
+// The balancer inside spreads the deliveries topics; the others follow them
+// when a member reads its assignment.
+type laneBalancer struct {
+	kgo.GroupBalancer
+	names pipeline.Names
+}
+
+// ProtocolName is part of the group's protocol: members that follow other rules
+// can't be in the same group.
+func (laneBalancer) ProtocolName() string { return "millrace-lanes" }
+
+// follows says that a topic is not balanced by itself.
+func (b laneBalancer) follows(topic string) bool {
+	_, lane := b.names.LaneOf(topic)
+	return lane && !strings.HasPrefix(topic, b.names.Deliveries(""))
+}
+
+// JoinGroupMetadata tells the leader what this member has of the deliveries.
+func (b laneBalancer) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
+	have := map[string][]int32{}
+	for topic, partitions := range current {
+		if !b.follows(topic) {
+			have[topic] = partitions
+		}
+	}
+	return b.GroupBalancer.JoinGroupMetadata(topics, have, generation)
+}
+
+// ParseSyncAssignment adds to each deliveries partition its redeliveries.
+func (b laneBalancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, error) {
+	given, err := b.GroupBalancer.ParseSyncAssignment(assignment)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string][]int32{}
+	for topic, partitions := range given {
+		all[topic] = partitions
+		if lane, ok := b.names.LaneOf(topic); ok {
+			all[b.names.Redeliveries(lane)] = append([]int32(nil), partitions...)
+		}
+	}
+	return all, nil
+}
+
+// MemberBalancer makes the leader's balancer, which sees deliveries alone.
+func (b laneBalancer) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
+	inner, topics, err := b.GroupBalancer.MemberBalancer(members)
+	if err != nil {
+		return nil, nil, err
+	}
+	return deliveriesOnly{inner, b}, topics, nil
+}
+
+type deliveriesOnly struct {
+	kgo.GroupMemberBalancer
+	lanes laneBalancer
+}
+
+// Balance spreads the deliveries topics.
+func (d deliveriesOnly) Balance(topics map[string]int32) kgo.IntoSyncAssignment {
+	return d.GroupMemberBalancer.Balance(d.deliveries(topics))
+}
+
+// BalanceOrError spreads the deliveries topics.
+func (d deliveriesOnly) BalanceOrError(topics map[string]int32) (kgo.IntoSyncAssignment, error) {
+	inner, ok := d.GroupMemberBalancer.(kgo.GroupMemberBalancerOrError)
+	if !ok {
+		return nil, errors.New("balancer can't report errors")
+	}
+	return inner.BalanceOrError(d.deliveries(topics))
+}
+
+func (d deliveriesOnly) deliveries(topics map[string]int32) map[string]int32 {
+	out := map[string]int32{}
+	for topic, n := range topics {
+		if !d.lanes.follows(topic) {
+			out[topic] = n
+		}
+	}
+	return out
+}

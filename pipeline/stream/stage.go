@@ -1,0 +1,274 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/pipeline"
+)
+
+// Observer is told what a runner does, to count it. Any field may be nil.
+type Observer struct {
+	// Transaction is called after each one: how many records it took in, and
+	// whether it was committed.
+	Transaction func(role string, committed bool, records int)
+	// Rebuilt is called when a session broke and is made anew.
+	Rebuilt func(role string)
+	// DeadLetter is called for each dead letter that the runner itself makes.
+	DeadLetter func(role string, reason pipeline.Reason)
+	// Ready is called with nil once the runner reads, and with what is wrong
+	// while it can't.
+	Ready func(error)
+}
+
+func (o *Observer) transaction(role string, committed bool, records int) {
+	if o.Transaction != nil {
+		o.Transaction(role, committed, records)
+	}
+}
+
+func (o *Observer) rebuilt(role string) {
+	if o.Rebuilt != nil {
+		o.Rebuilt(role)
+	}
+}
+
+func (o *Observer) deadLetter(role string, reason pipeline.Reason) {
+	if o.DeadLetter != nil {
+		o.DeadLetter(role, reason)
+	}
+}
+
+func (o *Observer) ready(err error) {
+	if o.Ready != nil {
+		o.Ready(err)
+	}
+}
+
+// StageConfig is what RunStage runs.
+type StageConfig struct {
+	Config
+
+	// Role names the consumer group and the transactional id.
+	Role string
+
+	// Topics are what the stage reads; with Regex, patterns of names.
+	Topics []string
+	Regex  bool
+
+	// Stage is what each record goes through.
+	Stage pipeline.Stage
+
+	// Start says where a partition without a committed offset begins; logStart
+	// is its oldest offset. nil means there. An error stops the runner.
+	Start func(topic string, partition int32, logStart int64) (int64, error)
+
+	// OnDeadLetter returns what the ledger says when the runner itself makes
+	// a dead letter of a record. nil means nothing.
+	OnDeadLetter func(in *pipeline.Record) []pipeline.Count
+
+	// Owner means that nobody else reads the topics: what was committed an
+	// hour ago is deleted.
+	Owner bool
+
+	Observer Observer
+}
+
+// Limits of one transaction.
+const (
+	maxPoll     = 10_000           // records
+	txnTimeout  = 10 * time.Second // after which Kafka aborts it by itself
+	sessTimeout = 10 * time.Second // after which a silent member has left
+	heartbeat   = time.Second
+)
+
+// RunStage reads the topics, takes each record through the stage, and writes
+// what comes out together with the committed offsets: one Kafka transaction a
+// poll, exactly once whatever crashes. Batches grow by themselves under load.
+//
+// A record that the stage refuses for good, panics on, or whose output Kafka
+// refuses, becomes a dead letter; everything else goes on. Broker trouble and
+// "not now" from the stage mean the same records again, after a pause. RunStage
+// returns nil when ctx ends, after the transaction under way, and an error when
+// it can't go on: a position that no longer exists, records of a newer format.
+func RunStage(ctx context.Context, cfg StageConfig) error {
+	s := &stageRunner{cfg: cfg, limit: maxPoll, culprits: map[position]*pipeline.PermanentError{}}
+	var wait backoff
+	for ctx.Err() == nil {
+		err := s.session(ctx, &wait)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if fatal, ok := errors.AsType[*stopError](err); ok {
+			return fmt.Errorf("running %s: %w", cfg.Role, fatal.err)
+		}
+		cfg.Observer.rebuilt(cfg.Role)
+		cfg.Observer.ready(err)
+		cfg.log().Warn("stage starts over", "role", cfg.Role, "error", err)
+		sleep(ctx, wait.next())
+	}
+	return nil
+}
+
+// stopError is one that trying again does not mend.
+type stopError struct{ err error }
+
+func (e *stopError) Error() string { return e.err.Error() }
+func (e *stopError) Unwrap() error { return e.err }
+
+// position is where a record stands.
+type position struct {
+	topic     string
+	partition int32
+	offset    int64
+}
+
+type stageRunner struct {
+	cfg      StageConfig
+	limit    int // records of the next poll; halves in search of a culprit
+	culprits map[position]*pipeline.PermanentError
+	pause    time.Duration // between the end of a transaction and the next
+	ended    time.Time     // of the last transaction
+	trim     *trimmer
+}
+
+// session runs one client until it breaks or ctx ends.
+func (s *stageRunner) session(ctx context.Context, wait *backoff) error {
+	sess, err := s.open()
+	if err != nil {
+		return &stopError{err}
+	}
+	defer sess.CloseAllowingRebalance()
+	if s.pause, err = pauseFor(ctx, sess.Client()); err != nil {
+		return err
+	}
+	s.trim = newTrimmer(sess.Client(), s.cfg.Config, s.cfg.Owner)
+	s.cfg.Observer.ready(nil)
+	for {
+		fetches := sess.PollRecords(ctx, s.limit)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := fetchError(fetches); err != nil {
+			return err
+		}
+		if fetches.NumRecords() == 0 {
+			continue
+		}
+		if err := s.transact(ctx, sess, fetches); err != nil {
+			return err
+		}
+		wait.reset()
+	}
+}
+
+func (s *stageRunner) open() (*kgo.GroupTransactSession, error) {
+	base, err := s.cfg.options()
+	if err != nil {
+		return nil, err
+	}
+	names := s.cfg.Names
+	opts := append(base,
+		kgo.ConsumerGroup(names.Group(s.cfg.Role)),
+		kgo.ConsumeTopics(s.cfg.Topics...),
+		kgo.TransactionalID(names.TransactionalID(s.cfg.Role, s.cfg.Instance)),
+		kgo.TransactionTimeout(txnTimeout),
+		kgo.SessionTimeout(sessTimeout),
+		kgo.HeartbeatInterval(heartbeat),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.RequireStableFetchOffsets(),
+		kgo.FetchMaxWait(500*time.Millisecond),
+		kgo.AdjustFetchOffsetsFn(s.start),
+	)
+	if s.cfg.Regex {
+		opts = append(opts, kgo.ConsumeRegex())
+	}
+	sess, err := kgo.NewGroupTransactSession(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("making a Kafka client: %w", err)
+	}
+	return sess, nil
+}
+
+// start gives partitions without a commit an offset to begin at. It has to be a
+// real one: an aborted transaction goes back to what was fetched here, and from
+// a mere "at the start" the client would not go back at all.
+func (s *stageRunner) start(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	return offsets, startAt(ctx, s.cfg.Config, offsets, s.cfg.Start)
+}
+
+// startAt replaces the offsets that stand for "nothing committed".
+func startAt(ctx context.Context, cfg Config, offsets map[string]map[int32]kgo.Offset,
+	start func(topic string, partition int32, logStart int64) (int64, error),
+) error {
+	var topics []string
+	for topic, parts := range offsets {
+		for _, o := range parts {
+			if o.EpochOffset().Offset < 0 {
+				topics = append(topics, topic)
+				break
+			}
+		}
+	}
+	if len(topics) == 0 {
+		return nil
+	}
+	cl, err := cfg.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	first, err := kadm.NewClient(cl).ListStartOffsets(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("asking for the start of %v: %w", topics, err)
+	}
+	for _, topic := range topics {
+		for p, o := range offsets[topic] {
+			if o.EpochOffset().Offset >= 0 {
+				continue
+			}
+			at, ok := first.Lookup(topic, p)
+			if !ok || at.Err != nil {
+				return fmt.Errorf("asking for the start of %s/%d: %w", topic, p, errors.Join(at.Err, kerr.UnknownTopicOrPartition))
+			}
+			begin := at.Offset
+			if start != nil {
+				if begin, err = start(topic, p, at.Offset); err != nil {
+					return &stopError{err}
+				}
+			}
+			offsets[topic][p] = kgo.NewOffset().At(begin)
+		}
+	}
+	return nil
+}
+
+// fetchError returns what is wrong with a poll, if it is worth starting over or
+// stopping for; the client itself tries again what may pass.
+func fetchError(fetches kgo.Fetches) error {
+	if fetches.IsClientClosed() {
+		return errors.New("Kafka client is closed")
+	}
+	for _, e := range fetches.Errors() {
+		if stop, ok := errors.AsType[*stopError](e.Err); ok {
+			return stop
+		}
+		err := fmt.Errorf("reading %s/%d: %w", e.Topic, e.Partition, e.Err)
+		switch {
+		case errors.Is(e.Err, kerr.OffsetOutOfRange):
+			return &stopError{fmt.Errorf("%w: records were deleted before they were read; "+
+				"commit an offset for this partition to say where to go on", err)}
+		case errors.Is(e.Err, kerr.TopicAuthorizationFailed), errors.Is(e.Err, kerr.GroupAuthorizationFailed):
+			return &stopError{err}
+		default:
+			return err
+		}
+	}
+	return nil
+}
