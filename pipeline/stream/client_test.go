@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ func TestMain(m *testing.M) { pipelinetest.Main(m) }
 func testConfig(t testing.TB) Config {
 	t.Helper()
 	b := pipelinetest.Broker(t)
-	return Config{Brokers: b.Addrs, Names: b.Names, Instance: "test"}
+	return Config{Brokers: b.Addrs, Names: b.Names, Instance: "test", Log: slog.New(slog.DiscardHandler)}
 }
 
 func TestPing(t *testing.T) {
