@@ -1,0 +1,254 @@
+package expression
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/builtin"
+	"github.com/expr-lang/expr/parser"
+
+	"github.com/millrace-io/millrace/pipeline"
+)
+
+// names is what an expression's names stand for.
+type names struct {
+	scope      Scope
+	found      *problems
+	properties map[string]pipeline.Type // those it reads, "" where untyped
+	members    map[string]map[string]member
+	input      bool                         // it reads something of its input
+	bases      map[*ast.IdentifierNode]bool // names that are fine where they stand
+	variables  map[string]bool              // names given by let
+}
+
+// resolve finds out what every name of the expression means, replaces null and
+// aliases, and reports all names that mean nothing.
+func resolve(tree *parser.Tree, s Scope, found *problems) *names {
+	n := &names{
+		scope: s, found: found,
+		properties: map[string]pipeline.Type{},
+		members:    map[string]map[string]member{"event": eventMembers},
+		bases:      map[*ast.IdentifierNode]bool{},
+		variables:  map[string]bool{},
+	}
+	if s.Delivery {
+		n.members["delivery"], n.members["webhook"] = deliveryMembers, webhookMembers
+	}
+	ast.Walk(&tree.Node, visit(n.declare))
+	ast.Walk(&tree.Node, visit(n.resolve))
+	ast.Walk(&tree.Node, visit(n.leftOver))
+	return n
+}
+
+type visit func(*ast.Node)
+
+func (f visit) Visit(n *ast.Node) { f(n) }
+
+func (n *names) sorted() []string { return slices.Sorted(maps.Keys(n.properties)) }
+
+func (n *names) declare(node *ast.Node) {
+	switch x := (*node).(type) {
+	case *ast.IdentifierNode:
+		if x.Value == "null" {
+			ast.Patch(node, &ast.NilNode{})
+		}
+	case *ast.VariableDeclaratorNode:
+		n.variables[x.Name] = true
+	}
+}
+
+// resolve looks at every place where a name may stand together with another.
+func (n *names) resolve(node *ast.Node) {
+	switch x := (*node).(type) {
+	case *ast.MemberNode:
+		n.member(x)
+	case *ast.BinaryNode:
+		if id := identifier(x.Right, "props"); id != nil && x.Operator == "in" {
+			n.bases[id] = true
+			n.propertyName(x.Left, id)
+		}
+	case *ast.CallNode:
+		n.call(x)
+	case *ast.BuiltinNode:
+		if why, ok := refused[x.Name]; ok {
+			n.found.add(x.Location(), "%s is not available: %s", x.Name, why)
+		}
+	case *ast.BytesNode:
+		n.found.add(x.Location(), "bytes are not available; use text without the b in front")
+	}
+}
+
+// leftOver reports the names that stand alone and mean nothing there.
+func (n *names) leftOver(node *ast.Node) {
+	x, ok := (*node).(*ast.IdentifierNode)
+	if !ok || n.bases[x] || n.variables[x.Value] {
+		return
+	}
+	switch {
+	case x.Value == "props":
+		n.found.add(x.Location(), `props can't stand alone; name a property: props["name"]`)
+	case n.members[x.Value] != nil:
+		first := slices.Min(slices.Collect(maps.Keys(n.members[x.Value])))
+		n.found.add(x.Location(), "%s can't stand alone; name one of its fields, such as %s.%s", x.Value, x.Value, first)
+	case x.Value == "delivery" || x.Value == "webhook":
+		n.found.add(x.Location(), "%s is known in property mappings only", x.Value)
+	default:
+		known := append(slices.Collect(maps.Keys(n.members)), "props", "null", "true", "false")
+		for v := range n.variables {
+			known = append(known, v)
+		}
+		n.found.add(x.Location(), "unknown name %s%s", x.Value, suggestion(x.Value, known))
+	}
+}
+
+func identifier(node ast.Node, name string) *ast.IdentifierNode {
+	if id, ok := node.(*ast.IdentifierNode); ok && id.Value == name {
+		return id
+	}
+	return nil
+}
+
+// member resolves props["x"], props.x and event.x.
+func (n *names) member(x *ast.MemberNode) {
+	id, ok := x.Node.(*ast.IdentifierNode)
+	if !ok {
+		return
+	}
+	if id.Value == "props" {
+		n.bases[id] = true
+		n.propertyName(x.Property, id)
+		return
+	}
+	fields := n.members[id.Value]
+	if fields == nil {
+		return
+	}
+	n.bases[id] = true
+	n.input = true
+	name, ok := x.Property.(*ast.StringNode)
+	switch {
+	case !ok:
+		n.found.add(x.Property.Location(), "the name of a field of %s must be written out", id.Value)
+	case fields[name.Value] == nil:
+		n.found.add(name.Location(), "unknown field %s.%s%s", id.Value, name.Value,
+			suggestion(name.Value, slices.Collect(maps.Keys(fields))))
+	}
+}
+
+// propertyName resolves the name of a property and puts an alias right.
+func (n *names) propertyName(node ast.Node, props *ast.IdentifierNode) {
+	n.input = true
+	name, ok := node.(*ast.StringNode)
+	if !ok {
+		n.found.add(props.Location(), `the name of a property must be written out: props["name"]`)
+		return
+	}
+	if to, ok := n.scope.Aliases[name.Value]; ok {
+		name.Value = to
+	}
+	typ, ok := n.typeOf(name.Value)
+	if !ok {
+		known := append(slices.Collect(maps.Keys(n.scope.Types)), slices.Collect(maps.Keys(n.scope.Aliases))...)
+		n.found.add(name.Location(), "unknown property %s%s", name.Value, suggestion(name.Value, known))
+	}
+	n.properties[name.Value] = typ
+}
+
+// typeOf returns the type of a property and whether it may be named.
+func (n *names) typeOf(name string) (pipeline.Type, bool) {
+	if n.scope.Types == nil {
+		return "", true
+	}
+	if t, ok := n.scope.Types[name]; ok {
+		return t, true
+	}
+	for _, key := range slices.Sorted(maps.Keys(n.scope.Types)) {
+		prefix, ok := placeholder(key)
+		if ok && len(name) > len(prefix) && strings.HasPrefix(name, prefix) {
+			return n.scope.Types[key], true
+		}
+	}
+	return "", false
+}
+
+// placeholder returns what stands before the placeholder of a name such as
+// answer.<question_id>.
+func placeholder(key string) (prefix string, ok bool) {
+	i := strings.LastIndex(key, ".<")
+	if i < 0 || !strings.HasSuffix(key, ">") {
+		return "", false
+	}
+	return key[:i+1], true
+}
+
+// call resolves calls of what is not expr's own.
+func (n *names) call(x *ast.CallNode) {
+	id, ok := x.Callee.(*ast.IdentifierNode)
+	if !ok {
+		n.found.add(x.Location(), "values have no methods; functions are called as name(value)")
+		return
+	}
+	n.bases[id] = true
+	if _, ok := helpers[id.Value]; ok {
+		if !n.scope.Delivery {
+			n.found.add(id.Location(), "%s is known in property mappings only", id.Value)
+		}
+		return
+	}
+	n.found.add(id.Location(), "unknown function %s%s", id.Value, suggestion(id.Value, n.functionNames()))
+}
+
+func (n *names) functionNames() []string {
+	var out []string
+	for _, f := range builtin.Names {
+		if _, ok := refused[f]; !ok {
+			out = append(out, f)
+		}
+	}
+	if n.scope.Delivery {
+		out = append(out, slices.Collect(maps.Keys(helpers))...)
+	}
+	return out
+}
+
+// suggestion names the nearest of the known names, if one is near enough.
+func suggestion(name string, known []string) string {
+	best, at := "", max(1, len([]rune(name))/3)+1
+	slices.Sort(known)
+	for _, k := range known {
+		if d := distance(name, k); d < at {
+			best, at = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + best + "?"
+}
+
+// distance counts the characters to add, drop, change or swap with their
+// neighbour to get from a to b; upper and lower case count as the same.
+func distance(a, b string) int {
+	s, t := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
+	before, prev, row := make([]int, len(t)+1), make([]int, len(t)+1), make([]int, len(t)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := range s {
+		row[0] = i + 1
+		for j := range t {
+			cost := 1
+			if s[i] == t[j] {
+				cost = 0
+			}
+			row[j+1] = min(prev[j]+cost, prev[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && s[i] == t[j-1] && s[i-1] == t[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, prev, row = prev, row, before
+	}
+	return prev[len(t)]
+}
