@@ -28,7 +28,9 @@ func NewRedactor(values ...Value) *Redactor {
 	for _, v := range values {
 		_, secrets := v.reveal()
 		for _, s := range secrets {
-			forms = append(forms, formsOf(s)...)
+			for _, piece := range pieces(s) {
+				forms = append(forms, formsOf(piece)...)
+			}
 		}
 	}
 	forms = slices.DeleteFunc(forms, func(s string) bool { return s == "" })
@@ -62,6 +64,26 @@ func (r *Redactor) RedactCut(text string) string {
 }
 
 var percentHex = regexp.MustCompile(`%[0-9A-F]{2}`)
+
+// pieces returns the secret and what of it may be echoed on its own: where it is
+// a URL or a path, the part behind the host, and each segment or query value
+// that is too long to be a common word.
+func pieces(s string) []string {
+	const telling = 8
+	all := []string{s}
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		if i := strings.IndexAny(rest, "/?"); i >= 0 && len(rest)-i >= telling {
+			all = append(all, rest[i:])
+		}
+	}
+	separator := func(r rune) bool { return strings.ContainsRune("/?&=#", r) }
+	for _, piece := range strings.FieldsFunc(s, separator) {
+		if len(piece) >= telling {
+			all = append(all, piece)
+		}
+	}
+	return all
+}
 
 // formsOf returns how others may write a secret.
 func formsOf(s string) []string {

@@ -1,0 +1,61 @@
+package httpsend
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+)
+
+// dialer opens connections. The address is checked after the name was resolved,
+// on the very address that is dialled, so that DNS can't say one thing to a
+// check and another to the dial.
+type dialer struct {
+	guard   *guard
+	timeout time.Duration // of resolving, connecting and the TLS handshake together
+	plain   net.Dialer    // for names that egress.allow opens
+	guarded net.Dialer
+	tls     *tls.Config
+}
+
+func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if d.guard.allowsHost(host) {
+		return d.plain.DialContext(ctx, network, addr)
+	}
+	return d.guarded.DialContext(ctx, network, addr)
+}
+
+func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	conn, err := d.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	config := d.tls.Clone()
+	config.ServerName = host
+	secured := tls.Client(conn, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, &handshakeError{err}
+	}
+	return secured, nil
+}
+
+// handshakeError tells a failed TLS handshake from everything else.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return fmt.Sprintf("TLS handshake: %v", e.err) }
+
+func (e *handshakeError) Unwrap() error { return e.err }

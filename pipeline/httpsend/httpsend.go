@@ -1,0 +1,133 @@
+// Package httpsend makes one HTTP call and says what it means: delivered, try
+// again, give up, pause or disable the destination. It keeps calls away from
+// private addresses, bounds what a destination can cost (time, bytes,
+// connections), and never lets a secret out in an error or a response.
+//
+// A Client is made once, a Sender once for each revision of a destination; what
+// is the same for every call is done there, so that Send does little more than
+// net/http.
+package httpsend
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline/secret"
+)
+
+// Options are what all destinations of a process have in common.
+type Options struct {
+	Secrets *secret.Resolver // looks up references; nil: in the environment alone
+	// Allow opens private addresses (the setting egress.allow): CIDRs, addresses,
+	// and host names. A name opens whatever it resolves to.
+	Allow     []string
+	UserAgent string // default "Millrace"
+	// MaxIdle is how many idle connections are kept, over all destinations; the
+	// one that was used longest ago is closed first. Default 4096, at about 20 KiB
+	// each and one file descriptor.
+	MaxIdle int
+	DNS     *net.Resolver // default net.DefaultResolver
+}
+
+// Client makes Senders and owns their connections.
+//
+// Destinations share one http.Transport, unless their connections differ in
+// kind (see wire). A slow destination can't take anything from the others,
+// since nothing in it is scarce: connections are dialled as calls need them, how
+// many calls are open at once is the caller's to limit, and only idle
+// connections are bounded. That bound is why they share: with 10,000
+// destinations, 10,000 bounds would be none.
+//
+// HTTP/2 is off. It would put all calls to a host on one connection, where one
+// lost packet or one limit on streams holds up every destination there, and
+// net/http would repeat calls by itself.
+type Client struct {
+	secrets   *secret.Resolver
+	guard     *guard
+	dns       *net.Resolver
+	userAgent string
+	maxIdle   int
+	roots     *x509.CertPool // nil: the system's
+	sessions  tls.ClientSessionCache
+
+	mu         sync.Mutex
+	transports map[wire]*http.Transport
+}
+
+// wire is what makes connections differ in kind: two destinations that agree on
+// it may use each other's idle connections to the same host.
+type wire struct {
+	connectTimeout time.Duration
+}
+
+const (
+	defaultMaxIdle = 4096
+	idleTimeout    = 30 * time.Second // short of the 60 s after which usual load balancers hang up
+	maxHeaderBytes = 64 << 10         // of a response
+	maxSessions    = 1024             // TLS sessions kept, to shorten handshakes
+)
+
+// New returns a Client. The error names every entry of Allow that is wrong.
+func New(o Options) (*Client, error) {
+	g, err := newGuard(o.Allow)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		secrets:    cmp.Or(o.Secrets, &secret.Resolver{}),
+		guard:      g,
+		dns:        o.DNS,
+		userAgent:  cmp.Or(o.UserAgent, "Millrace"),
+		maxIdle:    cmp.Or(o.MaxIdle, defaultMaxIdle),
+		sessions:   tls.NewLRUClientSessionCache(maxSessions),
+		transports: map[wire]*http.Transport{},
+	}, nil
+}
+
+// Close closes idle connections. Calls that are under way go on; their
+// connections close 30 s after the last one.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.transports {
+		t.CloseIdleConnections()
+	}
+}
+
+func (c *Client) transport(w wire) *http.Transport {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.transports[w]
+	if t == nil {
+		t = c.newTransport(w)
+		c.transports[w] = t
+	}
+	return t
+}
+
+func (c *Client) newTransport(w wire) *http.Transport {
+	var http1 http.Protocols
+	http1.SetHTTP1(true)
+	d := &dialer{
+		guard:   c.guard,
+		timeout: w.connectTimeout,
+		plain:   net.Dialer{Resolver: c.dns},
+		guarded: net.Dialer{Resolver: c.dns, ControlContext: c.guard.control},
+		tls:     &tls.Config{RootCAs: c.roots, ClientSessionCache: c.sessions, MinVersion: tls.VersionTLS12},
+	}
+	return &http.Transport{
+		DialContext:            d.dial,
+		DialTLSContext:         d.dialTLS,
+		Protocols:              &http1,
+		DisableCompression:     true, // nothing of a response is worth inflating a bomb for
+		MaxIdleConns:           c.maxIdle,
+		MaxIdleConnsPerHost:    c.maxIdle, // bounded by the calls that were open at once
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+	}
+}

@@ -1,0 +1,266 @@
+package httpsend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/secret"
+)
+
+// Call is what differs from call to call of one destination.
+type Call struct {
+	ID string // of the delivery: webhook-id and Idempotency-Key
+	// URL is the destination's URL with its expressions filled in; references to
+	// secrets still stand in it. It is used where Target.URL has expressions, and
+	// only its path and query: a call never leaves the target's origin.
+	URL    string
+	Query  []byte    // a=b&c=d, escaped; appended to the URL's own query
+	Body   []byte    // JSON, unless the target sets another Content-Type
+	At     time.Time // of the attempt; zero: now
+	Header []Header  // more headers, such as traceparent; canonical names
+}
+
+// Send makes one call and reads the response. It returns within Target.Timeout,
+// whatever the other side does, and keeps neither Body nor Query. When ctx
+// ends, so does the call, as a Retry of ClassCanceled.
+func (s *Sender) Send(ctx context.Context, call Call) Result {
+	start := time.Now()
+	p := s.current(start)
+	if p.err != nil {
+		return Result{Outcome: NotSent, Class: ClassSecret, Err: p.err}
+	}
+	req, failed := s.request(p, &call, start)
+	if failed != nil {
+		return *failed
+	}
+	result := s.roundTrip(ctx, req, p.redactor)
+	result.Latency = time.Since(start)
+	return result
+}
+
+// request makes the request of a call, or the result if there can be none.
+func (s *Sender) request(p *prepared, call *Call, now time.Time) (*http.Request, *Result) {
+	if size := len(call.Body) + len(call.Query); size > s.maxBody {
+		err := fmt.Errorf("body of %d bytes is larger than the destination's max_body of %d", size, s.maxBody)
+		return nil, dead(ClassTooLarge, pipeline.TooLarge, err)
+	}
+	u, err := s.callURL(p, call)
+	if missing := (*secret.MissingError)(nil); errors.As(err, &missing) {
+		return nil, &Result{Outcome: NotSent, Class: ClassSecret, Err: err}
+	}
+	if err != nil {
+		return nil, dead(ClassInvalid, pipeline.InvalidRequest, fmt.Errorf("url: %w", err))
+	}
+	h, err := s.callHeader(p, call, now)
+	if err != nil {
+		return nil, dead(ClassInvalid, pipeline.InvalidRequest, err)
+	}
+	req := &http.Request{
+		Method: s.method, URL: u, Host: u.Host, Header: h,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Body: http.NoBody,
+	}
+	if len(call.Body) > 0 {
+		req.ContentLength = int64(len(call.Body))
+		// For when a kept connection turns out to be closed before a byte was
+		// written: net/http then takes another.
+		body := call.Body
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		req.Body, _ = req.GetBody()
+	}
+	return req, nil
+}
+
+func dead(class Class, reason pipeline.Reason, err error) *Result {
+	return &Result{Outcome: DeadLetter, Class: class, Err: pipeline.Permanent(reason, err)}
+}
+
+var errNoURL = errors.New("the destination's URL has expressions, but the delivery was made when it had none")
+
+func (s *Sender) callURL(p *prepared, call *Call) (*url.URL, error) {
+	u := p.url
+	if s.dynamic {
+		var err error
+		if u, err = s.filledURL(p.url, call.URL); err != nil {
+			return nil, err
+		}
+	}
+	if len(call.Query) == 0 {
+		return u, nil
+	}
+	if slices.ContainsFunc(call.Query, func(c byte) bool { return notInQuery(rune(c)) }) {
+		return nil, errors.New("the query holds white space or control characters")
+	}
+	with := *u
+	if with.RawQuery != "" {
+		with.RawQuery += "&"
+	}
+	with.RawQuery += string(call.Query)
+	return &with, nil
+}
+
+// filledURL is a URL whose expressions are filled in, at the origin that the
+// destination has now: a delivery may have been made for an earlier one, which
+// must not get today's secrets.
+func (s *Sender) filledURL(origin *url.URL, text string) (*url.URL, error) {
+	if text == "" {
+		return nil, errNoURL
+	}
+	ref, err := secret.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	if name, ok := s.foreign(ref); ok {
+		return nil, fmt.Errorf("%s is not in the destination's URL", name)
+	}
+	v, err := s.secrets.Resolve(ref)
+	if err != nil {
+		return nil, err
+	}
+	u, err := parseURL(v.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	u.Scheme, u.Host = origin.Scheme, origin.Host
+	return u, nil
+}
+
+// foreign returns a placeholder that the target's URL does not have: it came
+// from data, or from another revision.
+func (s *Sender) foreign(ref secret.Reference) (string, bool) {
+	if ref.Literal() {
+		return "", false
+	}
+	own := append(s.url.Placeholders(), s.rest.Placeholders()...)
+	for _, name := range ref.Placeholders() {
+		if !slices.Contains(own, name) {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+var jsonType = []string{"application/json"}
+
+func (s *Sender) callHeader(p *prepared, call *Call, now time.Time) (http.Header, error) {
+	const ours = 4
+	h := make(http.Header, len(p.header)+len(call.Header)+ours)
+	maps.Copy(h, p.header)
+	if len(call.Body) > 0 && !s.typed {
+		h["Content-Type"] = jsonType
+	}
+	for _, more := range call.Header {
+		if !validHeaderValue(more.Value) {
+			return nil, fmt.Errorf("header %q holds control characters", more.Name)
+		}
+		h[more.Name] = []string{more.Value}
+	}
+	if !validHeaderValue(call.ID) {
+		return nil, errors.New("the delivery's id holds control characters")
+	}
+	at := call.At
+	if at.IsZero() {
+		at = now
+	}
+	values := [...]string{call.ID, strconv.FormatInt(at.Unix(), 10)}
+	h[headerID], h[headerIdempotencyKey], h[headerTimestamp] = values[:1:1], values[:1:1], values[1:]
+	return h, nil
+}
+
+func (s *Sender) roundTrip(caller context.Context, req *http.Request, r *secret.Redactor) Result {
+	ctx, cancel := context.WithTimeout(caller, s.timeout)
+	defer cancel()
+	// The transport, and not an http.Client: redirects are not followed, and its
+	// errors don't quote the URL.
+	resp, err := s.transport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return failure(classify(caller, ctx, err), err, r)
+	}
+	defer resp.Body.Close()
+	result := Result{Status: resp.StatusCode, Outcome: verdict(resp.StatusCode)}
+	if resp.StatusCode == http.StatusSwitchingProtocols { // its body has no end
+		result.Err = refusal(resp.StatusCode)
+		return result
+	}
+	body, err := s.read(resp, result.Outcome != Success)
+	switch {
+	case errors.Is(err, errMaxResponse):
+		result.Class = ClassMaxResponse
+	case err != nil:
+		result.Class = classify(caller, ctx, err)
+	}
+	if result.Outcome == Success {
+		return result
+	}
+	result.Err = refusal(resp.StatusCode)
+	result.Response = kept(resp, body, err != nil, r)
+	if result.Outcome == Retry {
+		result.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	}
+	return result
+}
+
+// failure is the result of a call that got no response.
+func failure(class Class, err error, r *secret.Redactor) Result {
+	outcome := Retry
+	if class == ClassBlocked {
+		outcome = Pause
+	}
+	// The cause is not wrapped: it may quote what was sent.
+	text := oneLine(r.RedactCut(err.Error()))
+	return Result{Outcome: outcome, Class: class, Err: fmt.Errorf("%s: %s", class, text)}
+}
+
+// refusal is the error of a status that is no success.
+func refusal(status int) error {
+	err := errors.New(strings.TrimSpace(fmt.Sprintf("destination responded %d %s", status, http.StatusText(status))))
+	if verdict(status) == DeadLetter {
+		return pipeline.Permanent(pipeline.FinalResponse, err)
+	}
+	return err
+}
+
+var errMaxResponse = errors.New("response is larger than max_response")
+
+// read reads the body to its end, so that the connection can be used again, but
+// no further than max_response. What was read is returned if it is to be kept.
+func (s *Sender) read(resp *http.Response, keep bool) ([]byte, error) {
+	limited := &io.LimitedReader{R: resp.Body, N: int64(s.maxResponse) + 1}
+	var body []byte
+	var err error
+	if keep {
+		body, err = io.ReadAll(limited)
+	} else {
+		_, err = io.Copy(io.Discard, limited)
+	}
+	if err == nil && limited.N == 0 {
+		err = errMaxResponse
+	}
+	return body, err
+}
+
+// kept is what a result shows of a body: nothing if it is compressed or not
+// text, since secrets could not be found in it.
+func kept(resp *http.Response, body []byte, cut bool, r *secret.Redactor) []byte {
+	if resp.Header.Get("Content-Encoding") != "" || bytes.IndexByte(body, 0) >= 0 {
+		return nil
+	}
+	text := string(body)
+	if cut {
+		text = r.RedactCut(text)
+	} else {
+		text = r.Redact(text)
+	}
+	return []byte(cutText(strings.ToValidUTF8(text, "\uFFFD"), MaxKept))
+}

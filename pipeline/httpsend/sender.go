@@ -1,0 +1,157 @@
+package httpsend
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline/secret"
+)
+
+// Sender makes the calls to one destination. It is safe for concurrent use, and
+// needs no closing.
+type Sender struct {
+	transport   *http.Transport
+	secrets     *secret.Resolver
+	method      string
+	url         secret.Reference // up to the first expression
+	rest        secret.Reference // the URL's expressions and all between and after them
+	dynamic     bool             // whether there are any
+	headers     []header
+	typed       bool // Content-Type is among them
+	auth        Auth
+	timeout     time.Duration
+	maxBody     int
+	maxResponse int
+
+	prepared  atomic.Pointer[prepared]
+	preparing sync.Mutex
+}
+
+// prepared is what calls have in common once secrets are looked up.
+type prepared struct {
+	err      error // nothing can be sent: a secret is missing or unfit
+	url      *url.URL
+	header   http.Header
+	redactor *secret.Redactor
+	until    time.Time // look up again then; zero: never
+}
+
+// Ready says whether all secrets are there; the error names those that are not.
+func (s *Sender) Ready() error { return s.current(time.Now()).err }
+
+func (s *Sender) current(now time.Time) *prepared {
+	p := s.prepared.Load()
+	if p.fresh(now) {
+		return p
+	}
+	s.preparing.Lock()
+	defer s.preparing.Unlock()
+	if p := s.prepared.Load(); p.fresh(now) {
+		return p
+	}
+	p = s.prepare()
+	if s.hasSecrets() {
+		p.until = now.Add(secret.Fresh)
+	}
+	s.prepared.Store(p)
+	return p
+}
+
+func (p *prepared) fresh(now time.Time) bool {
+	return p != nil && (p.until.IsZero() || now.Before(p.until))
+}
+
+func (s *Sender) hasSecrets() bool {
+	return slices.ContainsFunc(s.references(), func(r secret.Reference) bool { return !r.Literal() })
+}
+
+// references lists every text that may hold placeholders.
+func (s *Sender) references() []secret.Reference {
+	refs := []secret.Reference{s.url, s.rest}
+	for _, h := range s.headers {
+		refs = append(refs, h.values...)
+	}
+	if s.auth != nil {
+		refs = append(refs, s.auth.references()...)
+	}
+	return refs
+}
+
+func (s *Sender) prepare() *prepared {
+	b := &builder{resolver: s.secrets, header: http.Header{}}
+	for _, h := range s.headers {
+		for _, v := range h.values {
+			b.add(h.name, b.resolve(v))
+		}
+	}
+	if s.auth != nil {
+		b.authorize(s.auth)
+	}
+	u := b.parseURL(s.url)
+	b.resolve(s.rest) // the redactor must know its secrets
+	if err := errors.Join(b.errs...); err != nil {
+		return &prepared{err: err}
+	}
+	return &prepared{url: u, header: b.header, redactor: secret.NewRedactor(b.secrets...)}
+}
+
+// builder collects what a request is made of, the secrets in it, and what is
+// wrong with them.
+type builder struct {
+	resolver *secret.Resolver
+	header   http.Header
+	secrets  []secret.Value
+	errs     []error
+}
+
+func (b *builder) resolve(ref secret.Reference) string {
+	v, err := b.resolver.Resolve(ref)
+	if err != nil {
+		b.errs = append(b.errs, err)
+		return ""
+	}
+	b.secrets = append(b.secrets, v)
+	return v.Reveal()
+}
+
+func (b *builder) add(name, value string) {
+	if !validHeaderValue(value) {
+		b.errs = append(b.errs, fmt.Errorf("header %q: its secret holds control characters", name))
+		return
+	}
+	b.header[name] = append(b.header[name], value)
+}
+
+func (b *builder) authorize(a Auth) {
+	var found []string
+	before := len(b.errs)
+	for _, ref := range a.references() {
+		found = append(found, b.resolve(ref))
+	}
+	if len(b.errs) > before {
+		return
+	}
+	value, secrets := a.authorize(found)
+	b.secrets = append(b.secrets, secrets...)
+	b.add("Authorization", value)
+}
+
+func (b *builder) parseURL(ref secret.Reference) *url.URL {
+	before := len(b.errs)
+	text := b.resolve(ref)
+	if len(b.errs) > before {
+		return nil
+	}
+	u, err := parseURL(text)
+	if err != nil {
+		b.errs = append(b.errs, fmt.Errorf("url with its secrets: %w", err))
+		return nil
+	}
+	return u
+}
