@@ -1,0 +1,152 @@
+package event
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// searchType finds the type in an event's JSON: the member "type" of the object
+// or, where that is missing, null or empty, of the object that holds the
+// properties. It stops as soon as it knows. On anything but valid JSON its answer
+// means nothing, since Decode looks properly.
+func searchType(value []byte, properties string) string {
+	s := search{b: value}
+	inner := -1
+	for s.member() {
+		switch {
+		case s.named("type"):
+			if t := s.text(); t != "" {
+				return t
+			}
+		case s.named(properties):
+			inner = s.at
+		}
+		s.skip()
+	}
+	if inner < 0 || inner >= len(value) || value[inner] != '{' {
+		return ""
+	}
+	s = search{b: value, at: inner}
+	found := ""
+	for s.member() {
+		if s.named("type") {
+			found = s.text() // the last one wins
+		}
+		s.skip()
+	}
+	return found
+}
+
+// search walks over the members of an object. It takes the JSON for valid and
+// only makes sure that it ends.
+type search struct {
+	b    []byte
+	at   int
+	name []byte // of the member whose value it stands at, in quotes
+}
+
+// member moves to the value of the next member; false at the end.
+func (s *search) member() bool {
+	s.space()
+	if s.at >= len(s.b) || s.b[s.at] != '{' && s.b[s.at] != ',' {
+		return false
+	}
+	s.at++
+	s.space()
+	if s.at >= len(s.b) || s.b[s.at] != '"' {
+		return false
+	}
+	s.name = s.quoted()
+	s.space()
+	if s.at >= len(s.b) || s.b[s.at] != ':' {
+		return false
+	}
+	s.at++
+	s.space()
+	return s.at < len(s.b)
+}
+
+// named reports whether the member has that name.
+func (s *search) named(name string) bool {
+	if len(s.name) == len(name)+2 && string(s.name[1:len(s.name)-1]) == name {
+		return true
+	}
+	return bytes.IndexByte(s.name, '\\') >= 0 && unquote(s.name) == name
+}
+
+// text returns the value as text, empty if it is none. It does not move.
+func (s *search) text() string {
+	if s.b[s.at] != '"' {
+		return ""
+	}
+	at := s.at
+	raw := s.quoted()
+	s.at = at
+	return unquote(raw)
+}
+
+func unquote(raw []byte) string {
+	if len(raw) >= 2 && bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1])
+	}
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
+		return ""
+	}
+	return text
+}
+
+// skip moves behind the value.
+func (s *search) skip() {
+	switch s.b[s.at] {
+	case '"':
+		s.quoted()
+	case '{', '[':
+		s.nested()
+	default:
+		for s.at < len(s.b) && s.b[s.at] != ',' && s.b[s.at] != '}' {
+			s.at++
+		}
+	}
+}
+
+// nested moves behind an object or array.
+func (s *search) nested() {
+	for depth := 0; s.at < len(s.b); {
+		switch s.b[s.at] {
+		case '"':
+			s.quoted()
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+		s.at++
+		if depth == 0 {
+			return
+		}
+	}
+}
+
+// quoted moves behind a string and returns it with its quotes.
+func (s *search) quoted() []byte {
+	start := s.at
+	for s.at++; s.at < len(s.b); s.at++ {
+		switch s.b[s.at] {
+		case '\\':
+			s.at++
+		case '"':
+			s.at++
+			return s.b[start:s.at]
+		}
+	}
+	s.at = len(s.b)
+	return s.b[start:]
+}
+
+func (s *search) space() {
+	for s.at < len(s.b) && (s.b[s.at] == ' ' || s.b[s.at] == '\n' || s.b[s.at] == '\r' || s.b[s.at] == '\t') {
+		s.at++
+	}
+}
