@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -113,7 +114,21 @@ func (m *Match) AppendTo(b []byte) []byte {
 	return b
 }
 
-// ParseMatch decodes a match envelope.
+// WithEnvelope returns the headers of a record made from one with the given
+// headers: those that belong to the event (ce_*, traceparent, tracestate) and
+// the envelope.
+func WithEnvelope(headers []Header, envelope []byte) []Header {
+	out := make([]Header, 0, len(headers)+1)
+	for _, h := range headers {
+		if strings.HasPrefix(h.Key, "ce_") || h.Key == "traceparent" || h.Key == "tracestate" {
+			out = append(out, h)
+		}
+	}
+	return append(out, Header{EnvelopeHeader, envelope})
+}
+
+// ParseMatch decodes a match envelope. The error of this and the other parsers
+// is ErrNewerFormat or permanent.
 func ParseMatch(b []byte) (Match, error) {
 	r := open(b, kindMatch)
 	m := Match{Definitions: r.varint(), At: r.time()}
@@ -275,10 +290,13 @@ func (r *reader) done(what string) error {
 	if r.err == nil && len(r.b) > 0 {
 		r.err = fmt.Errorf("%d bytes too many", len(r.b))
 	}
-	if r.err != nil {
+	switch {
+	case r.err == nil:
+		return nil
+	case errors.Is(r.err, ErrNewerFormat):
 		return fmt.Errorf("reading %s envelope: %w", what, r.err)
 	}
-	return nil
+	return Permanent(BrokenEnvelope, fmt.Errorf("reading %s envelope: %w", what, r.err))
 }
 
 func (r *reader) uvarint() uint64 {

@@ -12,18 +12,18 @@ type Reason string
 
 // The reasons for a dead letter.
 const (
-	Undecodable      Reason = "undecodable"       // the record is no event
-	TooLarge         Reason = "too_large"         // does not fit its topic or the destination's max_body
-	Panicked         Reason = "panic"             // the stage panicked on it
-	Refused          Reason = "refused"           // Kafka refuses the record for good
-	MappingFailed    Reason = "mapping_failed"    // a property mapping's expression failed
-	PropertyMissing  Reason = "property_missing"  // a required property is missing
-	InvalidRequest   Reason = "invalid_request"   // no request can be made of it (URL, header)
-	FinalResponse    Reason = "final_response"    // the destination said no, for good
-	AttemptsUsed     Reason = "attempts_used"     // every attempt failed
-	ExpiredDelivery  Reason = "expired"           // older than the webhook's max_age
-	BrokenEnvelope   Reason = "broken_envelope"   // a work record whose header can't be read
-	DestinationError Reason = "destination_error" // the destination's definition can't work
+	Undecodable        Reason = "undecodable"         // the record is no event
+	TooLarge           Reason = "too_large"           // does not fit its topic or the destination's max_body
+	Panicked           Reason = "panic"               // the stage panicked on it
+	Refused            Reason = "refused"             // Kafka refuses the record for good
+	MappingFailed      Reason = "mapping_failed"      // a property mapping's expression failed
+	PropertyMissing    Reason = "property_missing"    // a required property is missing
+	InvalidRequest     Reason = "invalid_request"     // no request can be made of it (URL, header)
+	FinalResponse      Reason = "final_response"      // the destination said no, for good
+	AttemptsUsed       Reason = "attempts_used"       // every attempt failed
+	ExpiredDelivery    Reason = "expired"             // older than the webhook's max_age
+	BrokenEnvelope     Reason = "broken_envelope"     // a work record whose header can't be read
+	UnusableDefinition Reason = "unusable_definition" // this version can't use the webhook or the destination
 )
 
 // PermanentError is a failure that trying again does not mend.
