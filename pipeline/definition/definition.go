@@ -1,6 +1,7 @@
 package definition
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -94,7 +95,7 @@ func (t *text) definition(doc *node) *Definition {
 func (n *node) withoutIdentity() *node {
 	bare := *n
 	bare.pairs = slices.DeleteFunc(slices.Clone(n.pairs), func(p pair) bool {
-		return p.key.text == "kind" || p.key.text == "name" || p.value.kind == nullNode
+		return p.key.text == "kind" || p.key.text == "name"
 	})
 	return &bare
 }
@@ -106,7 +107,17 @@ func canonical(k Key, spec json.RawMessage) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(v)
+	return marshal(v)
+}
+
+// marshal is json.Marshal without the escapes that HTML wants: specs are read
+// by people, and expressions are full of < and >.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // decodeSpec gives the *EventType, *Destination or *Webhook of a spec.
@@ -122,7 +133,9 @@ func decodeSpec(k Key, spec json.RawMessage) (any, error) {
 	default:
 		return nil, fmt.Errorf("kind %q is not known", k.Kind)
 	}
-	if err := json.Unmarshal(spec, v); err != nil {
+	d := json.NewDecoder(bytes.NewReader(spec))
+	d.DisallowUnknownFields() // a newer version's: half a definition is worse than none
+	if err := d.Decode(v); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", k, err)
 	}
 	return v, nil

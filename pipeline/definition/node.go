@@ -1,7 +1,6 @@
 package definition
 
 import (
-	"encoding/json"
 	"strconv"
 	"unicode/utf8"
 )
@@ -131,7 +130,7 @@ func (n *node) appendJSON(b []byte) []byte {
 }
 
 func appendText(b []byte, s string) []byte {
-	quoted, err := json.Marshal(s)
+	quoted, err := marshal(s)
 	if err != nil { // text always has a form
 		panic(err)
 	}

@@ -94,9 +94,9 @@ type Text map[string]string
 // MarshalJSON writes English alone as a text, several languages as a map.
 func (t Text) MarshalJSON() ([]byte, error) {
 	if en, ok := t["en"]; ok && len(t) == 1 {
-		return json.Marshal(en)
+		return marshal(en)
 	}
-	return json.Marshal(map[string]string(t))
+	return marshal(map[string]string(t))
 }
 
 // UnmarshalJSON reads a text, which is English, or a map of languages.
@@ -135,9 +135,9 @@ type Types []string
 // MarshalJSON writes one type as a text, several as a list.
 func (t Types) MarshalJSON() ([]byte, error) {
 	if len(t) == 1 {
-		return json.Marshal(t[0])
+		return marshal(t[0])
 	}
-	return json.Marshal([]string(t))
+	return marshal([]string(t))
 }
 
 // UnmarshalJSON reads a text or a list of texts.

@@ -1,0 +1,88 @@
+package definition
+
+import (
+	"net/textproto"
+	"slices"
+	"strings"
+
+	"github.com/millrace-io/millrace/pipeline/expression"
+	"github.com/millrace-io/millrace/pipeline/mapping"
+	"github.com/millrace-io/millrace/pipeline/secret"
+)
+
+// compileDestination fills in the defaults and checks what one key alone does
+// not show. The result is nil if there is an issue that is no warning.
+func compileDestination(d *Destination) (*Destination, issues) {
+	var is issues
+	d.checkURL(&is)
+	d.checkHeaders(&is)
+	full := d.withDefaults()
+	if full.Limits.ConnectTimeout > full.Limits.Timeout {
+		is.add(at("limits", "connect_timeout"), "found %s, expected no more than the timeout of %s", full.Limits.ConnectTimeout, full.Limits.Timeout)
+	}
+	if full.Limits.Burst > 0 && full.Limits.Rate == 0 {
+		is.add(at("limits", "burst"), "found a burst without a rate, expected both or none")
+	}
+	if full.Retry.First > full.Retry.Cap {
+		is.add(at("retry", "first"), "found %s, expected no more than the cap of %s", full.Retry.First, full.Retry.Cap)
+	}
+	if is.err() != nil {
+		return nil, is
+	}
+	return &full, is
+}
+
+func (d *Destination) checkURL(is *issues) {
+	path := at("request", "url")
+	if _, err := mapping.CompileURL(d.Request.URL, expression.Scope{}); err != nil {
+		is.addExpression(path, err)
+	}
+	if _, err := secret.Parse(d.Request.URL); err != nil {
+		is.add(path, "%v", err)
+	}
+	if _, rest, ok := strings.Cut(d.Request.URL, "://"); ok {
+		host, _, _ := strings.Cut(rest, "/")
+		if strings.Contains(host, "@") {
+			is.add(path, "found a user name or password in the URL, expected them under auth")
+		}
+	}
+}
+
+// ownHeaders are set by Millrace or by HTTP itself.
+func ownHeaders() []string {
+	return []string{
+		"Connection", "Content-Length", "Host", "Idempotency-Key", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+		"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Webhook-Id", "Webhook-Signature", "Webhook-Timestamp",
+	}
+}
+
+func (d *Destination) checkHeaders(is *issues) {
+	seen := map[string]string{}
+	for _, name := range sortedKeys(d.Request.Headers) {
+		path := at("request", "headers", name)
+		plain := textproto.CanonicalMIMEHeaderKey(name)
+		if other, twice := seen[plain]; twice {
+			is.add(path, "found the header %s and %s, which are the same", other, name)
+		}
+		seen[plain] = name
+		switch value := d.Request.Headers[name].String(); {
+		case slices.Contains(ownHeaders(), plain):
+			is.add(path, "found the header %s, which is not for a definition to set", name)
+		case plain == "Authorization" && d.Auth.Type != "" && d.Auth.Type != AuthNone:
+			is.add(path, "found the header Authorization and auth: {type: %s}, expected one of them", d.Auth.Type)
+		case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
+			is.add(path, "found a line break or control character, expected a value on one line")
+		case value != strings.TrimSpace(value):
+			is.add(path, "found white space around the value, expected none")
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,85 @@
+package definition
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/stream"
+)
+
+// Live has the definitions in force. It is safe for concurrent use.
+type Live struct {
+	cfg     stream.Config
+	builtin *event.Catalog
+
+	current atomic.Pointer[Snapshot]
+	mu      sync.Mutex
+	changed chan struct{} // closed with the next snapshot
+}
+
+// NewLive returns a Live that has nothing until Run has read the topic.
+func NewLive(cfg stream.Config, builtin *event.Catalog) *Live {
+	return &Live{cfg: cfg, builtin: builtin, changed: make(chan struct{})}
+}
+
+// Run follows the definitions topic until ctx ends or the topic can't be read
+// any more. It never gives up on a definition: see Snapshot.Broken.
+func (l *Live) Run(ctx context.Context) error {
+	var early []pipeline.Record // compiled at once, when all that was there has come
+	next := NewSnapshot(l.builtin)
+	topic := l.cfg.Names.Definitions()
+	err := stream.Follow(ctx, l.cfg, topic, func(batch []pipeline.Record, offset int64, caughtUp bool) error {
+		early = append(early, batch...)
+		if !caughtUp {
+			return nil
+		}
+		next = next.With(early, offset)
+		early = nil
+		l.publish(next)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("following the definitions: %w", err)
+	}
+	return nil
+}
+
+func (l *Live) publish(s *Snapshot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.current.Store(s)
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// Snapshot returns the newest snapshot; nil until the topic has been read to
+// what was its end when Run began.
+func (l *Live) Snapshot() *Snapshot { return l.current.Load() }
+
+// Changed returns a channel that is closed when there is a newer snapshot than
+// the one that Snapshot returns from now on. Ask for it before the snapshot.
+func (l *Live) Changed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
+// At waits for a snapshot that is complete up to the offset at least, and
+// returns the newest. Offset 0 waits for the first one. The error is ctx's.
+func (l *Live) At(ctx context.Context, offset int64) (*Snapshot, error) {
+	for {
+		changed := l.Changed()
+		if s := l.Snapshot(); s != nil && s.Offset >= offset {
+			return s, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
