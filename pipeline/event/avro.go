@@ -85,11 +85,11 @@ func (d *Decoder) parseAvro(ctx context.Context, value []byte, p *properties, en
 	if err != nil {
 		return err
 	}
-	s, err := newScanner(string(text))
-	if err != nil {
+	p.text = string(text)
+	if err := checkText(p.text); err != nil {
 		return err
 	}
-	p.text = s.text
+	s := &scanner{text: p.text}
 	return p.parseFields(s)
 }
 

@@ -36,15 +36,15 @@ func convert(v any, spelled string, to pipeline.Type) (converted any, ok bool) {
 }
 
 func toInteger(v any) (any, bool) {
-	switch v := v.(type) {
+	switch t := v.(type) {
 	case int64, json.Number:
 		return v, true
 	case float64:
-		if v == math.Trunc(v) && math.Abs(v) < 1<<53 { // above, a float64 is several integers
-			return int64(v), true
+		if t == math.Trunc(t) && math.Abs(t) < 1<<53 { // above, a float64 is several integers
+			return int64(t), true
 		}
 	case string:
-		if n, ok := spellsInteger(v); ok {
+		if n, ok := spellsInteger(t); ok {
 			return n, true
 		}
 	}
@@ -52,14 +52,14 @@ func toInteger(v any) (any, bool) {
 }
 
 func toNumber(v any) (any, bool) {
-	switch v := v.(type) {
+	switch t := v.(type) {
 	case int64, float64, json.Number:
 		return v, true
 	case string:
-		if n, ok := spellsInteger(v); ok {
+		if n, ok := spellsInteger(t); ok {
 			return n, true
 		}
-		if f, err := strconv.ParseFloat(v, 64); err == nil && spellFloat(f) == v && isFinite(f) {
+		if f, err := strconv.ParseFloat(t, 64); err == nil && spellFloat(f) == t && isFinite(f) {
 			return f, true
 		}
 	}
@@ -67,19 +67,19 @@ func toNumber(v any) (any, bool) {
 }
 
 func toText(v any, spelled string) (any, bool) {
-	switch v := v.(type) {
+	switch t := v.(type) {
 	case string:
-		return v, true
+		return v, true // as it is: another interface would be another allocation
 	case bool:
-		return strconv.FormatBool(v), true
+		return strconv.FormatBool(t), true
 	case int64:
-		if strconv.FormatInt(v, 10) == spelled {
+		if strconv.FormatInt(t, 10) == spelled {
 			return spelled, true
 		}
 	case json.Number:
-		return v.String(), true
+		return t.String(), true
 	case float64:
-		if spellFloat(v) == spelled {
+		if spellFloat(t) == spelled {
 			return spelled, true
 		}
 	}

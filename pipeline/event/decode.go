@@ -49,12 +49,6 @@ func NewDecoder(registry Registry, cluster string) *Decoder {
 	return &Decoder{registry: registry, cluster: cluster}
 }
 
-// parsed is a record taken apart.
-type parsed struct {
-	envelope   envelope
-	properties properties
-}
-
 // decoded is an event with its properties, in one allocation.
 type decoded struct {
 	event      pipeline.Event
@@ -121,13 +115,13 @@ func (d *Decoder) Match(value []byte, m *pipeline.Match, c *Catalog) (*pipeline.
 
 // parse reads an object with envelope and properties; attr tells its members.
 func (p *properties) parse(text string, env *envelope, attr func(string) attribute) error {
-	s, err := newScanner(text)
-	if err != nil {
+	if err := checkText(text); err != nil {
 		return err
 	}
 	p.text = text
+	s := &scanner{text: text}
 	var seen [attrNone]bool
-	err = s.object(func(name token) error {
+	err := s.object(func(name token) error {
 		a := attr(name.string(text))
 		if a == attrNone {
 			_, err := s.value(1)
@@ -182,7 +176,7 @@ func (p *properties) parseFields(s *scanner) error {
 		return err
 	}
 	p.from = int32(s.at)
-	p.fields = make([]field, 0, 24)
+	p.fields = make([]field, 0, 16) // as most events have
 	err := s.object(func(name token) error {
 		v, err := s.value(1)
 		if err != nil {
@@ -282,7 +276,7 @@ func (p *properties) eventTime(given string, record time.Time) (time.Time, error
 		return parseTime(given)
 	}
 	if ms, ok := p.own(mirrorTime, pipeline.Integer).(int64); ok {
-		return parseTime(strconv.FormatInt(ms, 10))
+		return atMillis(ms)
 	}
 	return record.UTC().Truncate(time.Millisecond), nil
 }

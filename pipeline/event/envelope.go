@@ -136,27 +136,35 @@ const (
 
 // parseTime reads RFC 3339 or epoch milliseconds.
 func parseTime(s string) (time.Time, error) {
-	ms, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		t, err := time.Parse(time.RFC3339, s)
-		if err != nil {
-			return time.Time{}, fmt.Errorf("expected RFC 3339 or epoch milliseconds, found %.40q", s)
-		}
+	ms, err := int64(0), error(nil)
+	if len(s) > 4 && s[4] == '-' { // after the year
+		var t time.Time
+		t, err = time.Parse(time.RFC3339, s)
 		ms = t.UnixMilli()
+	} else {
+		ms, err = strconv.ParseInt(s, 10, 64)
 	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("expected RFC 3339 or epoch milliseconds, found %.40q", s)
+	}
+	return atMillis(ms)
+}
+
+// atMillis returns the moment of epoch milliseconds.
+func atMillis(ms int64) (time.Time, error) {
 	if ms < minMillis || ms > maxMillis {
-		return time.Time{}, fmt.Errorf("%.40q is not in the years 1 to 9999", s)
+		return time.Time{}, fmt.Errorf("%d ms is not in the years 1 to 9999", ms)
 	}
 	return time.UnixMilli(ms).UTC(), nil
 }
 
 // parseEnvironment reads an environment by name.
 func parseEnvironment(s string) (string, error) {
-	switch e := strings.ToLower(s); e {
-	case "":
+	switch {
+	case s == "" || strings.EqualFold(s, pipeline.Production):
 		return pipeline.Production, nil
-	case pipeline.Production, pipeline.QA:
-		return e, nil
+	case strings.EqualFold(s, pipeline.QA):
+		return pipeline.QA, nil
 	}
 	return "", fmt.Errorf("expected %s or %s, found %.40q", pipeline.Production, pipeline.QA, s)
 }

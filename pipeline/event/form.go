@@ -80,11 +80,11 @@ func (p *properties) parseBinary(r *pipeline.Record, env *envelope) error {
 			}
 		}
 	}
-	s, err := newScanner(string(r.Value))
-	if err != nil {
+	p.text = string(r.Value)
+	if err := checkText(p.text); err != nil {
 		return err
 	}
-	p.text = s.text
+	s := &scanner{text: p.text}
 	if s.peek() == 0 && len(r.Value) == s.at {
 		return nil
 	}

@@ -45,19 +45,19 @@ type token struct {
 // after us (no NaN, no control characters, no trailing bytes), an error must not
 // cost more than the value, and an event must keep no pooled memory.
 type scanner struct {
-	text string
+	text string // checked by checkText
 	at   int
 }
 
-// newScanner returns a scanner of text, which must be UTF-8 as a whole.
-func newScanner(text string) (*scanner, error) {
+// checkText refuses what a scanner can't read: text must be UTF-8.
+func checkText(text string) error {
 	if int64(len(text)) > math.MaxInt32 {
-		return nil, fmt.Errorf("value of %d bytes is too large", len(text))
+		return fmt.Errorf("value of %d bytes is too large", len(text))
 	}
 	if !utf8.ValidString(text) {
-		return nil, fmt.Errorf("value is not UTF-8 from byte %d on", firstInvalid(text))
+		return fmt.Errorf("value is not UTF-8 from byte %d on", firstInvalid(text))
 	}
-	return &scanner{text: text}, nil
+	return nil
 }
 
 func firstInvalid(text string) int {
@@ -229,20 +229,23 @@ func (s *scanner) array(depth int) error {
 
 // quoted reads a string; the scanner stands at its opening quote.
 func (s *scanner) quoted() (token, error) {
-	open := s.at
-	for i := open + 1; i < len(s.text); i++ {
-		switch c := s.text[i]; {
-		case c == '"':
+	text, open := s.text, s.at
+	for i := open + 1; i < len(text); i++ {
+		c := text[i]
+		if c >= ' ' && c != '"' && c != '\\' { // first, since most are
+			continue
+		}
+		switch c {
+		case '"':
 			s.at = i + 1
 			return token{int32(open + 1), int32(i), plainText}, nil
-		case c == '\\':
+		case '\\':
 			return s.escaped(open, i)
-		case c < ' ':
-			s.at = i
-			return token{}, s.expected("no control character in a string")
 		}
+		s.at = i
+		return token{}, s.expected("no control character in a string")
 	}
-	s.at = len(s.text)
+	s.at = len(text)
 	return token{}, s.expected(`"`)
 }
 

@@ -112,37 +112,53 @@ func (s *search) skip() {
 
 // nested moves behind an object or array.
 func (s *search) nested() {
-	for depth := 0; s.at < len(s.b); {
-		switch s.b[s.at] {
+	b, i, depth := s.b, s.at, 0
+	for i < len(b) {
+		switch b[i] {
 		case '"':
-			s.quoted()
+			i = stringEnd(b, i)
 			continue
 		case '{', '[':
 			depth++
 		case '}', ']':
 			depth--
 		}
-		s.at++
+		i++
 		if depth == 0 {
-			return
+			break
 		}
 	}
+	s.at = i
 }
 
 // quoted moves behind a string and returns it with its quotes.
 func (s *search) quoted() []byte {
 	start := s.at
-	for s.at++; s.at < len(s.b); s.at++ {
-		switch s.b[s.at] {
-		case '\\':
-			s.at++
-		case '"':
-			s.at++
-			return s.b[start:s.at]
+	s.at = stringEnd(s.b, start)
+	return s.b[start:s.at]
+}
+
+// stringEnd returns the index behind the string that starts at i.
+func stringEnd(b []byte, i int) int {
+	for {
+		n := bytes.IndexByte(b[i+1:], '"')
+		if n < 0 {
+			return len(b)
+		}
+		i += n + 1
+		if b[i-1] != '\\' || !escapes(b[:i]) {
+			return i + 1
 		}
 	}
-	s.at = len(s.b)
-	return s.b[start:]
+}
+
+// escapes reports whether the backslashes that b ends with escape what follows.
+func escapes(b []byte) bool {
+	n := len(b)
+	for n > 0 && b[n-1] == '\\' {
+		n--
+	}
+	return (len(b)-n)%2 == 1
 }
 
 func (s *search) space() {
