@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/millrace-io/millrace/pipeline"
@@ -46,7 +47,7 @@ func (u *URL) Dynamic() bool { return len(u.chunks) > 1 || u.chunks[0].dynamic()
 
 // Append appends the URL for an event. A null is empty in the query and no
 // request can be made of it in the path; nor of a path segment that ends up
-// empty, "." or "..", which would lead elsewhere. When it fails dst comes back
+// empty or ".", or holds "..", which would lead elsewhere. When it fails dst comes back
 // as it was, with a Permanent InvalidRequest that names the expression.
 func (u *URL) Append(dst []byte, in *expression.Input) ([]byte, error) {
 	out := dst
@@ -85,7 +86,7 @@ func (c *chunk) append(dst []byte, in *expression.Input) ([]byte, error) {
 		}
 		out = append(out, value...)
 	}
-	if segment := string(out[len(dst):]); c.segment && (segment == "" || isDots(segment)) {
+	if segment := string(out[len(dst):]); c.segment && (segment == "" || leadsElsewhere(segment)) {
 		return dst, fmt.Errorf("%s makes the path segment %q, which leads elsewhere", c.expressions(), segment)
 	}
 	return out, nil
@@ -123,9 +124,14 @@ func (c *chunk) expressions() string {
 	return strings.Join(all, " with ")
 }
 
-// isDots says whether readers of URLs take the segment for this or the parent
-// directory; they do so with escaped dots too.
-func isDots(segment string) bool {
-	plain := strings.ReplaceAll(strings.ToLower(segment), "%2e", ".")
-	return plain == "." || plain == ".."
+// leadsElsewhere says whether some reader of URLs may take the segment for this
+// or the parent directory: they unescape dots before they look, and some unescape
+// slashes.
+func leadsElsewhere(segment string) bool {
+	plain, err := url.PathUnescape(segment)
+	if err != nil { // a % inside a placeholder
+		plain = segment
+	}
+	slash := func(r rune) bool { return r == '/' || r == '\\' }
+	return plain == "." || strings.Contains(plain, "..") && slices.Contains(strings.FieldsFunc(plain, slash), "..")
 }

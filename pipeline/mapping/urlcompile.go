@@ -12,8 +12,8 @@ import (
 )
 
 // CompileURL checks a URL and prepares it: http or https, a host, and what
-// depends on the event or is secret only in the path and the query. Delivery is
-// in scope whether s says so or not. The error is an *expression.Error or
+// depends on the event only in the path and the query. A secret is taken for
+// what stands in its place, whatever characters it holds. Delivery is in scope whether s says so or not. The error is an *expression.Error or
 // several, joined, each with its place in text.
 func CompileURL(text string, s expression.Scope) (*URL, error) {
 	s.Delivery = true
@@ -164,11 +164,14 @@ func (c *urlCompiler) secret(i int) hole {
 	case !closed:
 		c.report(i, "${ is not closed by }")
 		return hole{}
-	case kind != "env" && kind != "file", key == "", strings.ContainsAny(name, "{$ \t\r\n"):
+	case kind != "env" && kind != "file", key == "", strings.ContainsFunc(key, notSecret):
 		c.report(i, "a secret is written ${env:NAME} or ${file:PATH}")
 	}
 	return hole{start: i, end: end, secret: true}
 }
+
+// notSecret also keeps placeholders from being nested.
+func notSecret(r rune) bool { return r < ' ' || r == 0x7f || r == '$' || r == '{' }
 
 // static checks the character at i and returns where the next one starts.
 func (c *urlCompiler) static(i int) int {
@@ -193,28 +196,40 @@ func isHex(c byte) bool {
 // checkPlaces checks the parts of the URL and returns where its path starts and
 // its query, if any, does.
 func (c *urlCompiler) checkPlaces() (path, query int) {
-	mask := string(c.mask)
-	scheme, _, found := strings.Cut(mask, "://")
-	if !found || !strings.EqualFold(scheme, "https") && !strings.EqualFold(scheme, "http") {
-		c.report(0, "a URL must start with https:// or http://, written out")
+	host, mask := c.origin()
+	if host < 0 {
+		c.report(0, "a URL must start with https:// or http:// or with a secret that does")
 		return 0, 0
 	}
-	host := len(scheme) + len("://")
 	path = indexAny(mask, host, "/?")
 	query = indexAny(mask, path, "?")
 	if c.checkHost(host, path); len(c.errs) == 0 {
-		if _, err := url.Parse(mask); err != nil {
+		if _, err := url.Parse("https://" + mask[host:]); err != nil {
 			c.report(0, "%v", errors.Unwrap(err)) // without the text around it
 		}
 	}
 	at := path
 	for segment := range strings.SplitSeq(mask[path:query], "/") {
-		if isDots(segment) {
+		if leadsElsewhere(segment) {
 			c.report(at, "the path segment %s leads elsewhere; write the path it leads to", segment)
 		}
 		at += len(segment) + 1
 	}
 	return path, query
+}
+
+// origin returns where the host starts, or -1. A secret at the start holds the
+// scheme, and the host as far as it is not written behind it.
+func (c *urlCompiler) origin() (host int, mask string) {
+	mask = string(c.mask)
+	if len(c.holes) > 0 && c.holes[0].secret && c.holes[0].start == 0 {
+		return 0, mask
+	}
+	scheme, _, found := strings.Cut(mask, "://")
+	if !found || !strings.EqualFold(scheme, "https") && !strings.EqualFold(scheme, "http") {
+		return -1, mask
+	}
+	return len(scheme) + len("://"), mask
 }
 
 // indexAny is strings.IndexAny from an offset, with the end for "not found".
@@ -226,14 +241,11 @@ func indexAny(s string, from int, chars string) int {
 }
 
 // checkHost checks what stands between :// and the path. It decides where the
-// call goes, so everybody must be able to read it.
+// call goes, so no event may have a say in it. A secret may: the sink checks
+// the whole when it knows it.
 func (c *urlCompiler) checkHost(start, end int) {
 	for _, h := range c.holes {
-		switch {
-		case h.start >= end:
-		case h.secret:
-			c.report(h.start, "a secret can't stand in the host, only in the path or the query")
-		default:
+		if h.start < end && !h.secret {
 			c.report(h.start, "an expression can't stand in the scheme, host or port, only in the path or the query")
 		}
 	}
@@ -278,7 +290,7 @@ func (c *urlCompiler) build(path, query int) *URL {
 func (c *urlCompiler) chunk(from, to, query int) chunk {
 	var out chunk
 	for _, h := range c.holes {
-		if h.program == nil || h.start < from || h.start >= to {
+		if h.secret || h.start < from || h.start >= to {
 			continue
 		}
 		out.parts = append(out.parts,
