@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -116,9 +117,18 @@ func (s source) imports() (out []string) {
 	return out
 }
 
-// sources parses every Go file of the repository.
+// sources returns every Go file of the repository.
 func sources(t *testing.T) []source {
 	t.Helper()
+	all, err := parsed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// parsed reads the repository once for all tests.
+var parsed = sync.OnceValues(func() ([]source, error) {
 	set := token.NewFileSet()
 	var all []source
 	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
@@ -139,11 +149,8 @@ func sources(t *testing.T) []source {
 		all = append(all, source{filepath.ToSlash(rel), file, set})
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
+	return all, err
+})
 
 func TestImports(t *testing.T) {
 	t.Parallel()

@@ -114,6 +114,8 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	if err != nil {
 		err = errors.Join(fmt.Errorf("ending answers under way on %s: %w", listener.Addr(), err), server.Close())
 	}
-	_ = <-ended // http.ErrServerClosed
+	if end := <-ended; !errors.Is(end, http.ErrServerClosed) {
+		err = errors.Join(err, end)
+	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"reflect"
@@ -142,7 +143,7 @@ func TestHandler(t *testing.T) {
 	tel.Metrics.DefinitionsOffset.Set(9, "sink")
 
 	answer := httptest.NewRecorder()
-	tel.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	tel.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	body, err := io.ReadAll(answer.Body)
 	if err != nil {
 		t.Fatal(err)
