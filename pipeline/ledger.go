@@ -12,11 +12,11 @@ type Ending string
 
 // Every match ends as exactly one of these, Matched apart, which counts them.
 const (
-	Matched            Ending = "matched"
-	Delivered          Ending = "delivered"
-	DeadLetteredEnding        = "dead_letter"
-	Expired            Ending = "expired"
-	Removed            Ending = "removed"
+	Matched      Ending = "matched"
+	Delivered    Ending = "delivered"
+	DeadLettered Ending = "dead_letter"
+	Expired      Ending = "expired"
+	Removed      Ending = "removed"
 )
 
 // Count is one entry of the ledger: how many matches of a webhook, by the hour

@@ -46,8 +46,9 @@ type TrackedConfig struct {
 	// a dead letter of a record. nil means nothing.
 	OnDeadLetter func(in *pipeline.Record) []pipeline.Count
 
-	// OnOwned is told how many partitions of each topic this runner owns.
-	OnOwned func(partitions map[string]int)
+	// OnOwned is told what part of each topic's partitions this runner owns,
+	// from 0 to 1, whenever that changes.
+	OnOwned func(shares map[string]float64)
 
 	// Drain is how long a partition that goes to another owner may wait for
 	// what is open; default 30 s. It must be longer than the longest call.
@@ -86,6 +87,7 @@ type Tracked struct {
 	mu     sync.Mutex
 	owned  map[topicPartition]*partition
 	ids    map[[16]byte]string // topics by id
+	sizes  map[string]int      // partitions of topics, where OnOwned asks
 	done   []*Ticket           // ended, not yet committed
 	dirty  chan struct{}       // something is in done
 	moved  chan struct{}       // something ended or was released
@@ -139,7 +141,7 @@ func (k *Ticket) Release() { k.t.settle(k, nil) }
 // NewTracked makes a runner; Run runs it.
 func NewTracked(cfg TrackedConfig) (*Tracked, error) {
 	t := &Tracked{
-		cfg: cfg, owned: map[topicPartition]*partition{}, ids: map[[16]byte]string{},
+		cfg: cfg, owned: map[topicPartition]*partition{}, ids: map[[16]byte]string{}, sizes: map[string]int{},
 		dirty: make(chan struct{}, 1), moved: make(chan struct{}, 1), failed: make(chan error, 1),
 	}
 	if t.cfg.Drain == 0 {

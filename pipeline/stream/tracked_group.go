@@ -19,6 +19,9 @@ func (t *Tracked) fetched(ctx context.Context, cl *kgo.Client, r *kmsg.OffsetFet
 			if err != nil {
 				return err
 			}
+			if err := t.learnSize(ctx, cl, name); err != nil {
+				return err
+			}
 			for _, p := range topic.Partitions {
 				if p.ErrorCode != 0 { // the client reports it by itself
 					continue
@@ -56,6 +59,27 @@ func (t *Tracked) topicName(ctx context.Context, cl *kgo.Client, name string, id
 		return "", fmt.Errorf("topic with id %x is not known", id)
 	}
 	return name, nil
+}
+
+// learnSize asks for a topic's number of partitions, once: it never changes.
+func (t *Tracked) learnSize(ctx context.Context, cl *kgo.Client, topic string) error {
+	t.mu.Lock()
+	known := t.sizes[topic] > 0
+	t.mu.Unlock()
+	if known || t.cfg.OnOwned == nil {
+		return nil
+	}
+	topics, err := kadm.NewClient(cl).ListTopics(ctx, topic)
+	if err == nil {
+		err = topics.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("asking for the partitions of %s: %w", topic, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sizes[topic] = len(topics[topic].Partitions)
+	return nil
 }
 
 func (t *Tracked) assign(tp topicPartition, offset int64, metadata *string) error {
@@ -98,11 +122,11 @@ func (t *Tracked) tellOwned() {
 	if t.cfg.OnOwned == nil {
 		return
 	}
-	n := map[string]int{}
+	shares := map[string]float64{}
 	for tp := range t.owned {
-		n[tp.topic]++
+		shares[tp.topic] += 1 / float64(max(1, t.sizes[tp.topic]))
 	}
-	t.cfg.OnOwned(n)
+	t.cfg.OnOwned(shares)
 }
 
 // revoked takes no more of those partitions, waits for what is open in them,

@@ -1,0 +1,110 @@
+// Package filter is the role that turns events into matches: it reads the event
+// topics, evaluates the conditions of all webhooks, and writes each event for
+// which some fire to the matches topic, together with their names.
+package filter
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/definition"
+	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/stream"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
+)
+
+// Role is the name of the consumer group, in logs and in dead letters.
+const Role = "filter"
+
+// Config is what a filter needs.
+type Config struct {
+	Stream      stream.Config
+	Topics      []string // event topics; with Regex, patterns of their names
+	Regex       bool
+	Definitions *definition.Live
+	Decoder     *event.Decoder
+	Metrics     *telemetry.Metrics
+	Observer    stream.Observer
+}
+
+// Run filters until ctx ends.
+func Run(ctx context.Context, cfg Config) error {
+	f := &filter{Config: cfg, names: cfg.Stream.Names}
+	if _, err := cfg.Definitions.At(ctx, 0); err != nil { // the first snapshot
+		return nil //nolint:nilerr // ctx ended
+	}
+	return stream.RunStage(ctx, stream.StageConfig{
+		Config: cfg.Stream, Role: Role, Topics: cfg.Topics, Regex: cfg.Regex,
+		Stage: f, Start: f.start, Observer: cfg.Observer,
+	})
+}
+
+type filter struct {
+	Config
+	names pipeline.Names
+}
+
+// Process evaluates one event. All of it happens under one revision of the
+// definitions, whichever is in force at the beginning.
+func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline.Output) error {
+	f.Metrics.EventsRead.Add(1)
+	defs := f.Definitions.Snapshot()
+	set := defs.FilterSet()
+	typ, err := f.Decoder.Type(in)
+	if err != nil {
+		return err
+	}
+	if typ != "" && !set.Wants(typ) {
+		f.Metrics.EventsUnwanted.Add(1)
+		return nil
+	}
+	e, err := f.Decoder.Decode(ctx, in, defs.Catalog)
+	if err != nil {
+		return err
+	}
+	m := pipeline.Match{Definitions: defs.Offset, At: time.Now().UTC(), Event: *e}
+	set.Match(e,
+		func(webhook string) { m.Webhooks = append(m.Webhooks, webhook) },
+		func(webhook string, _ error) { f.Metrics.ConditionFailures.Add(1, webhook) },
+	)
+	f.send(in, &m, out)
+	return nil
+}
+
+// send writes the match, in several records if it names many webhooks.
+func (f *filter) send(in *pipeline.Record, m *pipeline.Match, out *pipeline.Output) {
+	if len(m.Webhooks) == 0 {
+		return
+	}
+	all := m.Webhooks
+	value := event.AppendJSON(nil, &m.Event)
+	for len(all) > 0 {
+		n := min(len(all), pipeline.MaxWebhooks)
+		m.Webhooks, all = all[:n], all[n:]
+		for _, w := range m.Webhooks {
+			f.Metrics.Matches.Add(1, w)
+			out.Count(pipeline.One(w, m.At, pipeline.Matched, pipeline.DeliveryID(&m.Event, w)))
+		}
+		out.Send(pipeline.Record{
+			Topic: f.names.Matches(), Key: []byte(m.Event.User), Value: value,
+			Headers: pipeline.WithEnvelope(in.Headers, m.AppendTo(nil)),
+		})
+	}
+}
+
+// start says where a partition without a committed offset begins: init committed
+// one for each it saw, so that only partitions added since may begin by themselves.
+func (f *filter) start(topic string, partition int32, logStart int64) (int64, error) {
+	start, ok := f.Definitions.Snapshot().Starts[topic]
+	if !ok {
+		return logStart, nil
+	}
+	if at, seen := start.Partitions[partition]; seen {
+		return 0, fmt.Errorf("%s/%d has no committed offset, though `millrace init` set one (%d) for group %s: "+
+			"it expired or was deleted. Commit one to say where to go on, for example with kafka-consumer-groups "+
+			"--group %[4]s --topic %[1]s:%[2]d --reset-offsets", topic, partition, at, f.names.Group(Role))
+	}
+	return logStart, nil
+}

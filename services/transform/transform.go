@@ -1,0 +1,169 @@
+// Package transform is the role that turns matches into deliveries: for each
+// webhook that a match names it applies the property mapping and writes the
+// request to the lane of the destination.
+package transform
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/definition"
+	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/expression"
+	"github.com/millrace-io/millrace/pipeline/stream"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
+)
+
+// Role is the name of the consumer group, in logs and in dead letters.
+const Role = "transform"
+
+// Config is what a transform needs.
+type Config struct {
+	Stream      stream.Config
+	Definitions *definition.Live
+	Decoder     *event.Decoder
+	Metrics     *telemetry.Metrics
+	Observer    stream.Observer
+}
+
+// Run transforms until ctx ends.
+func Run(ctx context.Context, cfg Config) error {
+	t := &transform{Config: cfg, names: cfg.Stream.Names}
+	return stream.RunStage(ctx, stream.StageConfig{
+		Config: cfg.Stream, Role: Role, Topics: []string{t.names.Matches()}, Owner: true,
+		Stage: t, OnDeadLetter: deadMatch, Observer: cfg.Observer,
+	})
+}
+
+type transform struct {
+	Config
+	names pipeline.Names
+}
+
+// Process makes the deliveries of one match. It waits until its definitions are
+// at least those that the match was made under, then uses the newest it has.
+func (t *transform) Process(ctx context.Context, in *pipeline.Record, out *pipeline.Output) error {
+	header, _ := in.Header(pipeline.EnvelopeHeader)
+	m, err := pipeline.ParseMatch(header)
+	if err != nil {
+		return err
+	}
+	defs, err := t.Definitions.At(ctx, m.Definitions)
+	if err != nil {
+		return err
+	}
+	e, err := t.Decoder.Match(in.Value, &m, defs.Catalog)
+	if err != nil {
+		return err
+	}
+	for _, name := range m.Webhooks {
+		w := webhook{transform: t, in: in, m: &m, e: e, name: name, id: pipeline.DeliveryID(e, name)}
+		if err := w.deliver(defs, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// webhook is one webhook of a match.
+type webhook struct {
+	*transform
+	in   *pipeline.Record
+	m    *pipeline.Match
+	e    *pipeline.Event
+	name string
+	id   string
+}
+
+// deliver writes the delivery, or why there is none. A failure concerns this
+// webhook alone.
+func (w *webhook) deliver(defs *definition.Snapshot, out *pipeline.Output) error {
+	c := defs.Webhooks[w.name]
+	broken := defs.Broken[definition.Key{Kind: definition.KindWebhook, Name: w.name}]
+	switch {
+	case c == nil && broken == nil:
+		w.count(pipeline.Removed, out)
+		return nil
+	case c == nil:
+		return w.bury(pipeline.Permanent(pipeline.UnusableDefinition, broken), out)
+	}
+	d := w.delivery(c, defs.Offset)
+	value, err := w.request(c, &d)
+	if err != nil {
+		return w.bury(err, out)
+	}
+	w.Metrics.DeliveriesProduced.Add(1, d.Lane)
+	out.Send(pipeline.Record{
+		Topic: w.names.Deliveries(d.Lane), Key: d.Key(), Value: value,
+		Headers: pipeline.WithEnvelope(w.in.Headers, d.AppendTo(nil)),
+	})
+	return nil
+}
+
+func (w *webhook) delivery(c *definition.Compiled, offset int64) pipeline.Delivery {
+	return pipeline.Delivery{
+		Definitions: offset, ID: w.id, Webhook: w.name, Destination: c.Destination.Name,
+		Lane: c.Destination.Lane, MatchedAt: w.m.At, EventID: w.e.ID, EventType: w.e.Type,
+		EventTime: w.e.Time, User: w.e.User,
+	}
+}
+
+// request makes the body, or the query of a GET, and the URL where it depends
+// on the event.
+func (w *webhook) request(c *definition.Compiled, d *pipeline.Delivery) (value []byte, err error) {
+	in := &expression.Input{Event: w.e, DeliveryID: w.id, Webhook: w.name}
+	if c.URL != nil {
+		url, err := c.URL.Append(nil, in)
+		if err != nil {
+			return nil, err
+		}
+		d.URL = string(url)
+	}
+	if c.Destination.Request.Method == http.MethodGet {
+		value, err = c.Mapping.AppendQuery(nil, in)
+	} else {
+		value, err = c.Mapping.AppendJSON(nil, in)
+	}
+	if limit := int(c.Destination.Limits.MaxBody); err == nil && len(value) > limit {
+		err = pipeline.Permanent(pipeline.TooLarge, fmt.Errorf(
+			"body of %d bytes is larger than max_body of destination %q, %d", len(value), c.Destination.Name, limit))
+	}
+	return value, err
+}
+
+// bury makes a dead letter of the match, for this webhook, if err is permanent.
+func (w *webhook) bury(err error, out *pipeline.Output) error {
+	dead, permanent := pipeline.IsPermanent(err)
+	if !permanent {
+		return err
+	}
+	w.Metrics.MappingFailures.Add(1, w.name)
+	w.Metrics.DeadLetters.Add(1, Role, string(dead.Reason))
+	out.Send(pipeline.NewDeadLetter(w.names.DeadLetters(), w.in, pipeline.DeadLetter{
+		Stage: Role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),
+		Webhook: w.name, Delivery: w.id,
+	}))
+	w.count(pipeline.DeadLettered, out)
+	return nil
+}
+
+func (w *webhook) count(e pipeline.Ending, out *pipeline.Output) {
+	out.Count(pipeline.One(w.name, w.m.At, e, w.id))
+}
+
+// deadMatch is what the ledger says when a whole match record can't go on.
+func deadMatch(in *pipeline.Record) []pipeline.Count {
+	header, _ := in.Header(pipeline.EnvelopeHeader)
+	m, err := pipeline.ParseMatch(header)
+	if err != nil {
+		return nil
+	}
+	var counts []pipeline.Count
+	for _, name := range m.Webhooks {
+		counts = append(counts, pipeline.One(name, m.At, pipeline.DeadLettered, pipeline.DeliveryID(&m.Event, name)))
+	}
+	return counts
+}
