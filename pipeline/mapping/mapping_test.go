@@ -260,6 +260,7 @@ func TestProblems(t *testing.T) {
 		{"an appended element is taken", []Property{fixed("/a/-", "1"), fixed("/a/0", "1")}, []string{"1|name|properties[0]"}},
 		{"gap", []Property{fixed("/a/0", "1"), fixed("/a/3", "1"), fixed("/a/-", "1"), fixed("/b/1", "1")}, []string{"1|name|element 1 is missing before 3", "3|name|element 0 is missing before 1"}},
 		{"a gap is told after the names are right", []Property{fixed("/a/0 ", "1"), fixed("/a/1", "1")}, []string{"0|name|white space"}},
+		{"a gap among others, in order", []Property{fixed("/a/1", "1"), {From: "nope"}}, []string{"0|name|element 0", "1|from|unknown"}},
 		{"all at once, in order", []Property{fixed("/a/1", "{"), {From: "nope"}, {Name: "x y", Expr: "1 +"}}, []string{"0|value|JSON", "1|from|unknown", "2|name|white", "2|expr|1:"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -84,6 +84,15 @@ func TestQueryRunTimeErrors(t *testing.T) {
 	}
 }
 
+func TestEscapes(t *testing.T) {
+	t.Parallel()
+	in := input(properties{{"a", "\x00\x1f\b\f\n\r\t\"\\/<>&\x7fé\u2028\u2029\U0001F600"}})
+	got, err := mustCompile(t).AppendJSON(nil, in)
+	if want := `{"a":"\u0000\u001f\b\f\n\r\t\"\\/<>&` + "\x7fé" + `\u2028\u2029` + "\U0001F600" + `"}`; err != nil || string(got) != want {
+		t.Errorf("got  %s, %v\nwant %s", got, err, want)
+	}
+}
+
 func TestInvalidUTF8(t *testing.T) {
 	t.Parallel()
 	in := input(properties{{"a\xff", "b\xff\xfe"}, {"c", "d\xe2\x28"}})
