@@ -105,9 +105,19 @@ func (b *builder) write(n ast.Node) ast.Node {
 	case *ast.MapNode:
 		return &ast.MapNode{Pairs: b.all(x.Pairs)}
 	case *ast.PairNode:
-		return &ast.PairNode{Key: b.node(x.Key), Value: b.node(x.Value)}
+		return &ast.PairNode{Key: b.key(x.Key), Value: b.node(x.Value)}
 	}
 	return n // a leaf
+}
+
+// key writes the key of a map, which expr takes for text without looking.
+func (b *builder) key(n ast.Node) ast.Node {
+	if _, ok := n.(*ast.StringNode); ok {
+		return n
+	}
+	out := call(mapKey, b.node(n))
+	place(out, n.Location())
+	return out
 }
 
 func (b *builder) all(nodes []ast.Node) []ast.Node {

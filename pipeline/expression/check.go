@@ -20,6 +20,9 @@ import (
 // check checks the types of what was written, against the catalog's types. It
 // returns the type of the whole.
 func check(tree *parser.Tree, s Scope, n *names, found *problems) pipeline.Type {
+	if n.broken {
+		return ""
+	}
 	props := types.Map{}
 	for name, t := range n.properties {
 		props[name] = exprType(t)

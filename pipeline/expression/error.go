@@ -3,10 +3,12 @@ package expression
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/file"
 )
 
@@ -130,22 +132,62 @@ func fromExpr(err error) *Error {
 
 // plain puts a message of expr into the words of the catalog.
 func plain(message string) string {
-	if strings.Contains(message, "exceeds maximum allowed nodes") {
-		return fmt.Sprintf("the expression is too long: more than %d names, values and operators", maxNodes)
-	}
-	message = strings.TrimSpace(strings.TrimPrefix(message, "invalid operation: "))
-	words := strings.Fields(message)
-	for i, w := range words {
-		core := strings.Trim(w, "(),")
-		if to, ok := typeWords[core]; ok {
-			words[i] = strings.Replace(w, core, to, 1)
+	for _, r := range rewordings {
+		if r.from.MatchString(message) {
+			message = r.from.ReplaceAllString(message, r.to)
 		}
 	}
-	return strings.Join(words, " ")
+	return typeWord.ReplaceAllStringFunc(strings.TrimSpace(message), func(w string) string { return typeWords[w] })
 }
+
+type rewording struct {
+	from *regexp.Regexp
+	to   string
+}
+
+// rewordings are messages of expr that its users would not understand.
+var rewordings = []rewording{
+	{regexp.MustCompile(`^.*exceeds maximum allowed nodes.*$`), tooLong().Message},
+	{regexp.MustCompile(`^invalid operation: in \(mismatched types (.*) and (.*)\)$`), "in needs a list on its right, not $2"},
+	{regexp.MustCompile(`^invalid operation: (\S+) \(mismatched (types? .*)\)$`), "mismatched $2 for $1"},
+	{regexp.MustCompile(`^type (.*)\[.*\] is undefined$`), "$1 has no elements; a part of text is taken with [from:to]"},
+	{regexp.MustCompile(`unexpected token EOF`), "unexpected end of the expression"},
+	{regexp.MustCompile(`\b(?:Operator|Bracket|Identifier|Number|String|Bytes)\((".*")\)`), "$1"},
+	{regexp.MustCompile(`^invalid integer literal: .*parsing "(.*)": value out of range$`), "$1 is an integer beyond 64 bits"},
+	{regexp.MustCompile(`^integer literal is too large$`), "an integer beyond 64 bits"},
+}
+
+var typeWord = regexp.MustCompile(`\[\]interface ?\{\}|map\[string\]interface ?\{\}|interface ?\{\}|\b(int|int64|float64|bool|unknown)\b`)
 
 // typeWords are what users call the types of expr.
 var typeWords = map[string]string{
 	"int": "integer", "int64": "integer", "float64": "number", "bool": "boolean", "unknown": "null",
-	"[]interface": "list", "[]interface{}": "list", "[]string": "list", "map[string]interface{}": "map", "interface{}": "anything",
+	"[]interface {}": "list", "map[string]interface {}": "map", "interface {}": "value",
+	"[]interface{}": "list", "map[string]interface{}": "map", "interface{}": "value",
+}
+
+func tooLong() *Error {
+	return &Error{1, 1, fmt.Sprintf("the expression is too long: more than %d names, values and operators", maxNodes)}
+}
+
+// withinLimit counts the nodes of a tree as they are visited. In a chain such as
+// 1 < x < 3 the parser uses the middle twice, so that the visits can double with
+// every level of brackets and never end.
+func withinLimit(root ast.Node) (ok bool) {
+	type stop struct{}
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ours := r.(stop); !ours {
+				panic(r)
+			}
+			ok = false
+		}
+	}()
+	visits := 0
+	ast.Walk(&root, visit(func(*ast.Node) {
+		if visits++; visits > 2*maxNodes { // the only way to end a walk
+			panic(stop{})
+		}
+	}))
+	return true
 }

@@ -105,6 +105,9 @@ func Compile(text string, s Scope) (p *Program, warnings []Warning, err error) {
 	if err != nil {
 		return nil, nil, fromExpr(err)
 	}
+	if !withinLimit(tree.Node) {
+		return nil, nil, tooLong()
+	}
 	found := &problems{text: text}
 	names := resolve(tree, s, found)
 	result := check(tree, s, names, found)

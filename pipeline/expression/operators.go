@@ -331,6 +331,13 @@ func element(_ *machine, args []any) any {
 	panic(fmt.Errorf("%s has no element that is named by %s", typeName(args[0]), typeName(args[1])))
 }
 
+func mapKey(_ *machine, args []any) any {
+	if k, ok := args[0].(string); ok {
+		return k
+	}
+	panic(fmt.Errorf("the keys of a map are text, not %s", typeName(args[0])))
+}
+
 // slice takes a part of a list or, counted in bytes as by indexOf, of a text.
 func slice(_ *machine, args []any) any {
 	if args[0] == nil || args[1] == nil || args[2] == nil {

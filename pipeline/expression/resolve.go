@@ -7,6 +7,7 @@ import (
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/builtin"
+	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
 
 	"github.com/millrace-io/millrace/pipeline"
@@ -19,6 +20,7 @@ type names struct {
 	properties map[string]pipeline.Type // those it reads, "" where untyped
 	members    map[string]map[string]member
 	input      bool                         // it reads something of its input
+	broken     bool                         // some name means nothing, so types can't be told
 	bases      map[*ast.IdentifierNode]bool // names that are fine where they stand
 	variables  map[string]bool              // names given by let
 }
@@ -40,6 +42,11 @@ func resolve(tree *parser.Tree, s Scope, found *problems) *names {
 	ast.Walk(&tree.Node, visit(n.resolve))
 	ast.Walk(&tree.Node, visit(n.leftOver))
 	return n
+}
+
+func (n *names) fail(at file.Location, format string, args ...any) {
+	n.broken = true
+	n.found.add(at, format, args...)
 }
 
 type visit func(*ast.Node)
@@ -73,10 +80,10 @@ func (n *names) resolve(node *ast.Node) {
 		n.call(x)
 	case *ast.BuiltinNode:
 		if why, ok := refused[x.Name]; ok {
-			n.found.add(x.Location(), "%s is not available: %s", x.Name, why)
+			n.fail(x.Location(), "%s is not available: %s", x.Name, why)
 		}
 	case *ast.BytesNode:
-		n.found.add(x.Location(), "bytes are not available; use text without the b in front")
+		n.fail(x.Location(), "bytes are not available; use text without the b in front")
 	}
 }
 
@@ -88,19 +95,24 @@ func (n *names) leftOver(node *ast.Node) {
 	}
 	switch {
 	case x.Value == "props":
-		n.found.add(x.Location(), `props can't stand alone; name a property: props["name"]`)
+		n.fail(x.Location(), `props can't stand alone; name a property: props["name"]`)
 	case n.members[x.Value] != nil:
 		first := slices.Min(slices.Collect(maps.Keys(n.members[x.Value])))
-		n.found.add(x.Location(), "%s can't stand alone; name one of its fields, such as %s.%s", x.Value, x.Value, first)
+		n.fail(x.Location(), "%s can't stand alone; name one of its fields, such as %s.%s", x.Value, x.Value, first)
 	case x.Value == "delivery" || x.Value == "webhook":
-		n.found.add(x.Location(), "%s is known in property mappings only", x.Value)
+		n.fail(x.Location(), "%s is known in property mappings only", x.Value)
+	case n.isProperty(x.Value):
+		n.fail(x.Location(), "unknown name %s; did you mean props[%q]?", x.Value, x.Value)
 	default:
 		known := append(slices.Collect(maps.Keys(n.members)), "props", "null", "true", "false")
-		for v := range n.variables {
-			known = append(known, v)
-		}
-		n.found.add(x.Location(), "unknown name %s%s", x.Value, suggestion(x.Value, known))
+		known = slices.AppendSeq(known, maps.Keys(n.variables))
+		n.fail(x.Location(), "unknown name %s%s", x.Value, suggestion(x.Value, known))
 	}
+}
+
+func (n *names) isProperty(name string) bool {
+	_, ok := n.typeOf(name)
+	return ok && n.scope.Types != nil
 }
 
 func identifier(node ast.Node, name string) *ast.IdentifierNode {
@@ -130,9 +142,9 @@ func (n *names) member(x *ast.MemberNode) {
 	name, ok := x.Property.(*ast.StringNode)
 	switch {
 	case !ok:
-		n.found.add(x.Property.Location(), "the name of a field of %s must be written out", id.Value)
+		n.fail(x.Property.Location(), "the name of a field of %s must be written out", id.Value)
 	case fields[name.Value] == nil:
-		n.found.add(name.Location(), "unknown field %s.%s%s", id.Value, name.Value,
+		n.fail(name.Location(), "unknown field %s.%s%s", id.Value, name.Value,
 			suggestion(name.Value, slices.Collect(maps.Keys(fields))))
 	}
 }
@@ -142,7 +154,7 @@ func (n *names) propertyName(node ast.Node, props *ast.IdentifierNode) {
 	n.input = true
 	name, ok := node.(*ast.StringNode)
 	if !ok {
-		n.found.add(props.Location(), `the name of a property must be written out: props["name"]`)
+		n.fail(props.Location(), `the name of a property must be written out: props["name"]`)
 		return
 	}
 	if to, ok := n.scope.Aliases[name.Value]; ok {
@@ -187,17 +199,17 @@ func placeholder(key string) (prefix string, ok bool) {
 func (n *names) call(x *ast.CallNode) {
 	id, ok := x.Callee.(*ast.IdentifierNode)
 	if !ok {
-		n.found.add(x.Location(), "values have no methods; functions are called as name(value)")
+		n.fail(x.Location(), "values have no methods; functions are called as name(value)")
 		return
 	}
 	n.bases[id] = true
 	if _, ok := helpers[id.Value]; ok {
 		if !n.scope.Delivery {
-			n.found.add(id.Location(), "%s is known in property mappings only", id.Value)
+			n.fail(id.Location(), "%s is known in property mappings only", id.Value)
 		}
 		return
 	}
-	n.found.add(id.Location(), "unknown function %s%s", id.Value, suggestion(id.Value, n.functionNames()))
+	n.fail(id.Location(), "unknown function %s%s", id.Value, suggestion(id.Value, n.functionNames()))
 }
 
 func (n *names) functionNames() []string {

@@ -1,6 +1,7 @@
 package expression_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"iter"
 	"testing"
@@ -111,3 +112,6 @@ func TestProof(t *testing.T) {
 		}
 	}
 }
+
+// bigNumber is how an integer beyond 64 bits comes.
+const bigNumber = json.Number("123456789012345678901")

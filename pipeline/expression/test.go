@@ -158,7 +158,7 @@ func (b *builder) matchTest(x *ast.BinaryNode) *constantTest {
 		if !ok {
 			return false
 		}
-		m.spend(len(s) * size / 64)
+		m.spend(len(s) * size / 8)
 		return re.MatchString(s)
 	}}
 }
