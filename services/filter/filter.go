@@ -24,17 +24,27 @@ type Config struct {
 	Topics      []string // event topics; with Regex, patterns of their names
 	Regex       bool
 	Definitions *definition.Live
-	Decoder     *event.Decoder
+	Registry    event.Registry // of Avro schemas; nil: events in Avro are refused
 	Metrics     *telemetry.Metrics
 	Observer    stream.Observer
 }
 
 // Run filters until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
-	f := &filter{Config: cfg, names: cfg.Stream.Names}
 	if _, err := cfg.Definitions.At(ctx, 0); err != nil { // the first snapshot
 		return nil //nolint:nilerr // ctx ended
 	}
+	ids, err := stream.OpenTopicIDs(ctx, cfg.Stream)
+	if err != nil {
+		return fmt.Errorf("starting the filter: %w", err)
+	}
+	defer ids.Close()
+	f := &filter{
+		Config: cfg, names: cfg.Stream.Names, ids: ids,
+		decoder: event.NewDecoder(cfg.Registry, ids.Cluster()),
+	}
+	f.decoder.TopicID = ids.TopicID
+	f.decoder.Mismatches = func(typ, property string) { f.Metrics.PropertyMismatches.Add(1, typ, property) }
 	return stream.RunStage(ctx, stream.StageConfig{
 		Config: cfg.Stream, Role: Role, Topics: cfg.Topics, Regex: cfg.Regex,
 		Stage: f, Start: f.start, Observer: cfg.Observer,
@@ -43,7 +53,9 @@ func Run(ctx context.Context, cfg Config) error {
 
 type filter struct {
 	Config
-	names pipeline.Names
+	names   pipeline.Names
+	ids     *stream.TopicIDs
+	decoder *event.Decoder
 }
 
 // Process evaluates one event. All of it happens under one revision of the
@@ -52,7 +64,7 @@ func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline
 	f.Metrics.EventsRead.Add(1)
 	defs := f.Definitions.Snapshot()
 	set := defs.FilterSet()
-	typ, err := f.Decoder.Type(in)
+	typ, err := f.decoder.Type(in)
 	if err != nil {
 		return err
 	}
@@ -60,9 +72,16 @@ func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline
 		f.Metrics.EventsUnwanted.Add(1)
 		return nil
 	}
-	e, err := f.Decoder.Decode(ctx, in, defs.Catalog)
+	if err := f.ids.Learn(ctx, in.Topic); err != nil {
+		return err
+	}
+	e, err := f.decoder.Decode(ctx, in, defs.Catalog)
 	if err != nil {
 		return err
+	}
+	if !set.Wants(e.Type) { // only decoding could tell
+		f.Metrics.EventsUnwanted.Add(1)
+		return nil
 	}
 	m := pipeline.Match{Definitions: defs.Offset, At: time.Now().UTC(), Event: *e}
 	set.Match(e,

@@ -24,14 +24,14 @@ const Role = "transform"
 type Config struct {
 	Stream      stream.Config
 	Definitions *definition.Live
-	Decoder     *event.Decoder
 	Metrics     *telemetry.Metrics
 	Observer    stream.Observer
 }
 
 // Run transforms until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
-	t := &transform{Config: cfg, names: cfg.Stream.Names}
+	t := &transform{Config: cfg, names: cfg.Stream.Names, decoder: event.NewDecoder(nil, "")}
+	t.decoder.Mismatches = func(typ, property string) { t.Metrics.PropertyMismatches.Add(1, typ, property) }
 	return stream.RunStage(ctx, stream.StageConfig{
 		Config: cfg.Stream, Role: Role, Topics: []string{t.names.Matches()}, Owner: true,
 		Stage: t, OnDeadLetter: deadMatch, Observer: cfg.Observer,
@@ -40,7 +40,8 @@ func Run(ctx context.Context, cfg Config) error {
 
 type transform struct {
 	Config
-	names pipeline.Names
+	names   pipeline.Names
+	decoder *event.Decoder
 }
 
 // Process makes the deliveries of one match. It waits until its definitions are
@@ -55,7 +56,7 @@ func (t *transform) Process(ctx context.Context, in *pipeline.Record, out *pipel
 	if err != nil {
 		return err
 	}
-	e, err := t.Decoder.Match(in.Value, &m, defs.Catalog)
+	e, err := t.decoder.Match(in.Value, &m, defs.Catalog)
 	if err != nil {
 		return err
 	}

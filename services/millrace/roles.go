@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/definition"
+	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/secret"
+	"github.com/millrace-io/millrace/pipeline/stream"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
+	"github.com/millrace-io/millrace/services/filter"
+	"github.com/millrace-io/millrace/services/sink"
+	"github.com/millrace-io/millrace/services/transform"
+)
+
+// serviceSettings are what every long-running role has.
+type serviceSettings struct {
+	HTTP     string `help:"Address for /healthz, /readyz and /metrics." default:"127.0.0.1:8080" placeholder:"HOST:PORT" group:"service"`
+	Instance string `help:"Name of this replica; must stay the same over restarts. Default: host name and port of --http." group:"service"`
+}
+
+// registrySettings say where Avro schemas are.
+type registrySettings struct {
+	URL          string `help:"Address of the schema registry for events in Avro." placeholder:"URL"`
+	Username     string `help:"User name at the schema registry."`
+	PasswordFile string `help:"File that holds the password for the schema registry." placeholder:"FILE"`
+}
+
+// sinkSettings are what only a sink has.
+type sinkSettings struct {
+	EgressAllow []string `help:"Private addresses that may be called: CIDRs, addresses, host names." placeholder:"CIDR|HOST"`
+	SecretsDir  string   `help:"Directory below which $${file:PATH} is looked up." placeholder:"DIR" type:"path"`
+}
+
+type filterCmd struct {
+	kafkaSettings
+	serviceSettings
+	eventSettings
+	Registry registrySettings `embed:"" prefix:"registry-"`
+}
+
+// Help is shown by --help.
+func (filterCmd) Help() string {
+	return "Example:\n  millrace filter --brokers kafka:9092 --http :8080"
+}
+
+// Run runs the role until a signal.
+func (f *filterCmd) Run(ctx context.Context, l *logSettings, std streams) error {
+	return serve(ctx, l, std, &f.kafkaSettings, &f.serviceSettings, func(s *service) error {
+		return s.filter(&f.eventSettings, &f.Registry)
+	})
+}
+
+type transformCmd struct {
+	kafkaSettings
+	serviceSettings
+}
+
+// Help is shown by --help.
+func (transformCmd) Help() string {
+	return "Example:\n  millrace transform --brokers kafka:9092 --http :8080"
+}
+
+// Run runs the role until a signal.
+func (t *transformCmd) Run(ctx context.Context, l *logSettings, std streams) error {
+	return serve(ctx, l, std, &t.kafkaSettings, &t.serviceSettings, (*service).transform)
+}
+
+type sinkCmd struct {
+	kafkaSettings
+	serviceSettings
+	sinkSettings
+	Lanes []string `help:"Lanes to serve, as patterns; default all." placeholder:"GLOB"`
+}
+
+// Help is shown by --help.
+func (sinkCmd) Help() string {
+	return "Examples:\n  millrace sink --brokers kafka:9092 --http :8080\n" +
+		"  millrace sink --lanes 'crm-*' --secrets-dir /run/secrets --egress-allow 10.0.0.0/8"
+}
+
+// Run runs the role until a signal.
+func (c *sinkCmd) Run(ctx context.Context, l *logSettings, std streams) error {
+	if err := sink.CheckLanes(c.Lanes); err != nil {
+		return &codeError{exitUsage, err}
+	}
+	return serve(ctx, l, std, &c.kafkaSettings, &c.serviceSettings, func(s *service) error {
+		return s.sink(&c.sinkSettings, c.Lanes)
+	})
+}
+
+// service is one process that runs roles: what they share.
+type service struct {
+	ctx       context.Context
+	group     *errgroup.Group
+	cfg       stream.Config
+	log       *slog.Logger
+	telemetry *telemetry.Telemetry
+	health    *telemetry.Health
+	live      *definition.Live
+}
+
+// serve connects, adds the roles that add starts, and runs them until ctx ends
+// or one of them can't go on.
+func serve(ctx context.Context, l *logSettings, std streams, k *kafkaSettings, web *serviceSettings, add func(*service) error) error {
+	log, err := l.logger(std.err)
+	if err != nil {
+		return err
+	}
+	cfg, err := k.config(instanceOf(web.Instance, web.HTTP), log)
+	if err != nil {
+		return err
+	}
+	return runService(ctx, cfg, web.HTTP, add)
+}
+
+func runService(ctx context.Context, cfg stream.Config, addr string, add func(*service) error) error {
+	tel, err := telemetry.New(ctx, telemetry.Config{Service: "millrace", Version: version, Instance: cfg.Instance})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tel.Shutdown(context.WithoutCancel(ctx)) }() // frees memory, nothing else
+	builtin, err := event.BuiltinCatalog()
+	if err != nil {
+		return err
+	}
+	if cfg, err = cfg.Sized(ctx); err != nil {
+		return err
+	}
+	s := &service{
+		cfg: cfg, log: cfg.Log, telemetry: tel, health: telemetry.NewHealth("definitions"),
+		live: definition.NewLive(cfg, builtin),
+	}
+	s.group, s.ctx = errgroup.WithContext(ctx)
+	if err := add(s); err != nil {
+		return err
+	}
+	s.group.Go(func() error { return s.live.Run(s.ctx) })
+	s.group.Go(func() error { return s.watchDefinitions() })
+	s.group.Go(func() error { return telemetry.Serve(s.ctx, addr, telemetry.NewMux(tel, s.health)) })
+	err = s.group.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		s.log.Info("stopped")
+		return nil
+	}
+	return err
+}
+
+// watchDefinitions shows the offset in force, and what of it can't be used.
+func (s *service) watchDefinitions() error {
+	offset := int64(0)
+	for {
+		defs, err := s.live.At(s.ctx, offset)
+		if err != nil {
+			return nil //nolint:nilerr // ctx ended
+		}
+		s.health.SetReady("definitions", nil)
+		s.telemetry.Metrics.DefinitionsOffset.Set(defs.Offset, "all")
+		s.telemetry.Metrics.DefinitionsBroken.Set(int64(len(defs.Broken)), "all")
+		for k, err := range defs.Broken {
+			s.log.Error("definition can't be used", "definition", k.String(), telemetry.KeyError, err)
+		}
+		offset = defs.Offset + 1
+	}
+}
+
+// observer counts what a runner does and says whether it is ready.
+func (s *service) observer(role string) stream.Observer {
+	s.health.SetReady(role, telemetry.ErrStarting)
+	m := s.telemetry.Metrics
+	return stream.Observer{
+		Transaction: func(role string, committed bool, records int) {
+			if !committed {
+				m.Transactions.Add(1, role, "aborted")
+				return
+			}
+			m.Transactions.Add(1, role, "committed")
+			m.TransactionRecords.Record(float64(records), role)
+		},
+		Rebuilt:    func(role string) { m.StageRebuilds.Add(1, role) },
+		DeadLetter: func(role string, reason pipeline.Reason) { m.DeadLetters.Add(1, role, string(reason)) },
+		Ready:      func(err error) { s.health.SetReady(role, err) },
+	}
+}
+
+func (s *service) filter(events *eventSettings, registry *registrySettings) error {
+	topics, regex, err := events.resolve(s.cfg.Names)
+	if err != nil {
+		return err
+	}
+	reg, err := registry.open()
+	if err != nil {
+		return &codeError{exitUsage, err}
+	}
+	cfg := filter.Config{
+		Stream: s.cfg, Topics: topics, Regex: regex, Definitions: s.live, Registry: reg,
+		Metrics: s.telemetry.Metrics, Observer: s.observer(filter.Role),
+	}
+	s.group.Go(func() error { return filter.Run(s.ctx, cfg) })
+	return nil
+}
+
+func (s *service) transform() error {
+	cfg := transform.Config{
+		Stream: s.cfg, Definitions: s.live,
+		Metrics: s.telemetry.Metrics, Observer: s.observer(transform.Role),
+	}
+	s.group.Go(func() error { return transform.Run(s.ctx, cfg) })
+	return nil
+}
+
+func (s *service) sink(settings *sinkSettings, lanes []string) error {
+	client, err := httpsend.New(httpsend.Options{
+		Secrets: &secret.Resolver{Dir: settings.SecretsDir}, Allow: settings.EgressAllow,
+		UserAgent: "Millrace/" + version,
+	})
+	if err != nil {
+		return &codeError{exitUsage, err}
+	}
+	cfg := sink.Config{
+		Stream: s.cfg, Definitions: s.live, Lanes: lanes, Client: client,
+		Metrics: s.telemetry.Metrics, Log: s.log, Observer: s.observer,
+	}
+	s.group.Go(func() error { return sink.Run(s.ctx, cfg) })
+	return nil
+}
+
+// open returns the registry; nil if there is none.
+func (r *registrySettings) open() (event.Registry, error) {
+	if r.URL == "" {
+		return nil, nil
+	}
+	return stream.NewRegistry(stream.RegistryConfig{
+		URLs: []string{r.URL}, Username: r.Username, Password: func() (string, error) {
+			return passwordFrom(r.PasswordFile, "MILLRACE_REGISTRY_PASSWORD")
+		},
+	})
+}
