@@ -20,25 +20,61 @@ func (s *Set) Check(base *Snapshot) (*Snapshot, Problems) {
 	after := base.copy()
 	found := after.apply(changes)
 	problems := slices.Clone(s.Problems)
-	mine := map[Key]*Definition{}
+	mine := map[Key]bool{}
+	reported := map[Problem]bool{}
 	for _, d := range s.Definitions {
-		mine[d.Key] = d
-		problems = append(problems, d.problems(s.known(found[d.Key]))...)
+		mine[d.Key] = true
+	}
+	for _, p := range s.Problems {
+		reported[p.spot()] = true
+	}
+	for _, d := range s.Definitions {
+		if d.rest != nil {
+			found[d.Key] = d.checkRest(after)
+		}
+		for _, p := range d.problems(without(found[d.Key], mine)) {
+			if !reported[p.spot()] { // else its meaning is wrong since its form is
+				problems = append(problems, p)
+			}
+		}
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(after.Broken), compareKeys) {
-		if mine[k] == nil && base.Broken[k] == nil && s.known(found[k]).err() != nil {
-			problems = append(problems, s.brokenBy(k, after, s.known(found[k])))
+		if is := without(found[k], mine); !mine[k] && base.Broken[k] == nil && is.err() != nil {
+			problems = append(problems, s.brokenBy(k, after, is))
 		}
 	}
 	return after, problems.sorted()
 }
 
-// known leaves out that something is missing that the set has, but with problems
-// of its own: those are told already.
-func (s *Set) known(is issues) issues {
-	return slices.DeleteFunc(slices.Clone(is), func(i issue) bool {
-		return slices.ContainsFunc(s.Definitions, func(d *Definition) bool { return d.Key == i.lacks })
-	})
+// spot is the place of a problem, without what it says.
+func (p Problem) spot() Problem { return Problem{File: p.File, Line: p.Line, Column: p.Column} }
+
+// checkRest finds what is wrong in the part of a definition that can be read. A
+// webhook without event types or destination is not asked about them.
+func (d *Definition) checkRest(after *Snapshot) issues {
+	v, err := decodeSpec(d.Key, d.rest)
+	if err != nil {
+		return nil
+	}
+	var is issues
+	switch v := v.(type) {
+	case *Destination:
+		_, is = compileDestination(v)
+	case *EventType:
+		_, is = compileEventType(v)
+	case *Webhook:
+		if len(v.Event) == 0 {
+			return nil
+		}
+		_, is = compileWebhook(v, after.Catalog, after.Destinations)
+	}
+	return slices.DeleteFunc(is, func(i issue) bool { return d.node.find(i.path) == d.node })
+}
+
+// without leaves out that something is missing that the set has, but with
+// problems of its own: those are told already.
+func without(is issues, mine map[Key]bool) issues {
+	return slices.DeleteFunc(slices.Clone(is), func(i issue) bool { return mine[i.lacks] })
 }
 
 // problems gives issues their places in the file.

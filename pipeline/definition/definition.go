@@ -16,6 +16,9 @@ type Definition struct {
 
 	source *text
 	node   *node
+	// rest is a definition with problems without the parts that have them: the
+	// problems of meaning in what is left are found in the same run.
+	rest json.RawMessage
 }
 
 // Set is what some files define, with all that is wrong with it by itself.
@@ -80,7 +83,8 @@ func (t *text) definition(doc *node) *Definition {
 		return nil
 	}
 	d := &Definition{Key: Key{Kind(kind.text), name.text}, source: t, node: doc}
-	if len(t.problems) > before {
+	if bad := t.problems[before:]; len(bad) > 0 {
+		d.rest, _ = canonical(d.Key, doc.withoutIdentity().without(bad).appendJSON(nil)) // nothing left to check where it fails
 		return d
 	}
 	spec, err := canonical(d.Key, doc.withoutIdentity().appendJSON(nil))
@@ -98,6 +102,26 @@ func (n *node) withoutIdentity() *node {
 		return p.key.text == "kind" || p.key.text == "name"
 	})
 	return &bare
+}
+
+// without is the value without the keys and items that have problems.
+func (n *node) without(bad Problems) *node {
+	isBad := func(at place) bool {
+		return slices.ContainsFunc(bad, func(p Problem) bool { return place{p.Line, p.Column} == at })
+	}
+	left := *n
+	left.pairs, left.items = nil, nil
+	for _, p := range n.pairs {
+		if !isBad(p.key.at) && (!isBad(p.value.at) || len(p.value.pairs)+len(p.value.items) > 0) {
+			left.pairs = append(left.pairs, pair{p.key, p.value.without(bad)})
+		}
+	}
+	for _, i := range n.items {
+		if !isBad(i.at) || len(i.pairs) > 0 {
+			left.items = append(left.items, i.without(bad))
+		}
+	}
+	return &left
 }
 
 // canonical gives a spec the one form that it has in the definitions topic:

@@ -39,8 +39,9 @@ func openText(f File) (*text, bool) {
 		t.report(place{}, "found a file of %d bytes, expected at most %d; split it into several", len(f.Data), maxFile)
 		return t, false
 	case bad >= 0:
-		line := strings.Count(string(f.Data[:bad]), "\n") + 1
-		t.report(place{line, 1}, "found bytes that are not UTF-8, expected text in UTF-8")
+		before := string(f.Data[:bad])
+		column := utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1
+		t.report(place{strings.Count(before, "\n") + 1, column}, "found bytes that are not UTF-8, expected text in UTF-8")
 		return t, false
 	}
 	s := strings.TrimPrefix(string(f.Data), "\uFEFF")

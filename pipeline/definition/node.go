@@ -80,6 +80,9 @@ func (n *node) describe() string {
 	case nullNode:
 		return "nothing"
 	case listNode, mapNode:
+		if len(n.items)+len(n.pairs) == 0 {
+			return "an empty " + string(n.kind)
+		}
 		return "a " + string(n.kind)
 	case textNode:
 		return strconv.Quote(cut(n.text, 60))

@@ -73,6 +73,26 @@ func (s Start) Record(names pipeline.Names) (pipeline.Record, error) {
 	return pipeline.Record{Topic: names.Definitions(), Key: []byte(startPrefix + s.Topic), Value: value}, nil
 }
 
+// recordOver is the record to write where others are in force: what they know of
+// the same topic stays, but a topic of another id is another topic. It says false
+// where there is nothing new.
+func (s Start) recordOver(current map[string]pipeline.Record, names pipeline.Names) (pipeline.Record, bool, error) {
+	r, err := s.Record(names)
+	have, ok := current[string(r.Key)]
+	if err != nil || !ok {
+		return r, true, err
+	}
+	known, _, err := ParseStart(&have)
+	if err != nil || known.ID != s.ID {
+		return r, true, err
+	}
+	all := maps.Clone(s.Partitions)
+	maps.Copy(all, known.Partitions)
+	s.Partitions = all
+	r, err = s.Record(names)
+	return r, len(all) > len(known.Partitions), err
+}
+
 // ParseStart reads a record of the definitions topic. It says false where the
 // record is something else or the start of a topic that is gone (Value nil).
 func ParseStart(r *pipeline.Record) (Start, bool, error) {

@@ -51,9 +51,17 @@ func wordLater(words []string, later ...string) shape {
 		case slices.Contains(later, n.text):
 			t.report(n.at, "%s %q is not supported yet", key, n.text)
 		case n.kind != textNode || !slices.Contains(words, n.text):
-			t.expected(n, "%s%s", alternatives(words), didYouMean(n.text, words))
+			t.expected(n, "%s%s", alternatives(quoted(words)), didYouMean(n.text, words))
 		}
 	}
+}
+
+func quoted(words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = strconv.Quote(w)
+	}
+	return out
 }
 
 func alternatives(words []string) string {
@@ -156,7 +164,7 @@ func oneOf(single, several shape) shape {
 func listOf(item shape) shape {
 	return func(t *text, key string, n *node) {
 		if n.kind != listNode || len(n.items) == 0 {
-			t.expected(n, "a list")
+			t.expected(n, "a list of one or more")
 			return
 		}
 		for _, i := range n.items {

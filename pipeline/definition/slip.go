@@ -80,8 +80,8 @@ func correctFlow(value string) string {
 
 // needsQuotes says whether a plain value would be read as something else.
 func needsQuotes(key, value string, flow bool) bool {
-	if value == "" || value == "|" || value == ">" || value == "|-" || value == "|+" {
-		return false
+	if value == "" || value == "|" || value == ">" || value == "|-" || value == "|+" || isTorn(value) {
+		return false // torn: it goes on in the next line
 	}
 	if flow && strings.ContainsAny(value, "[]{},") {
 		return true

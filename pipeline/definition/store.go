@@ -99,17 +99,17 @@ func (s *Store) ensureLanes(ctx context.Context, p *Plan) error {
 	return nil
 }
 
-// WriteStarts writes where the filter starts for event topics that are new.
-// Those that are known are left as they are.
+// WriteStarts writes where the filter starts. What is known of a topic stays:
+// only a topic, or a partition, that is new, or a topic that was created again
+// under its name, gets the start given here.
 func (s *Store) WriteStarts(ctx context.Context, starts []Start) error {
-	_, err := s.log.Write(ctx, func(current map[string]pipeline.Record, _ int64) ([]pipeline.Record, error) {
-		var out []pipeline.Record
+	_, err := s.log.Write(ctx, func(current map[string]pipeline.Record, _ int64) (out []pipeline.Record, err error) {
 		for _, start := range starts {
-			r, err := start.Record(s.cfg.Names)
+			r, isNew, err := start.recordOver(current, s.cfg.Names)
 			if err != nil {
 				return nil, err
 			}
-			if _, known := current[string(r.Key)]; !known {
+			if isNew {
 				out = append(out, r)
 			}
 		}

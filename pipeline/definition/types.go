@@ -145,6 +145,10 @@ func (t *Types) UnmarshalJSON(b []byte) error {
 	if len(b) > 0 && b[0] == '[' {
 		return json.Unmarshal(b, (*[]string)(t))
 	}
+	if string(b) == "null" {
+		*t = nil
+		return nil
+	}
 	*t = Types{""}
 	return json.Unmarshal(b, &(*t)[0])
 }

@@ -3,6 +3,7 @@ package definition
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -105,7 +106,7 @@ func parseYAML(lines []string) (doc *yaml.Node, bad *syntaxError) {
 	if bad := goccyError(data); bad != nil {
 		return nil, bad
 	}
-	return nil, v3Error(err)
+	return nil, v3Error(err, lines)
 }
 
 func goccyError(data []byte) (bad *syntaxError) {
@@ -125,12 +126,17 @@ func goccyError(data []byte) (bad *syntaxError) {
 
 var v3Form = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?(.*)`)
 
-func v3Error(err error) *syntaxError {
+var anchorForm = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+
+func v3Error(err error, lines []string) *syntaxError {
 	m := v3Form.FindStringSubmatch(err.Error())
 	if m == nil {
 		return &syntaxError{place{1, 1}, "this is not YAML: " + err.Error()}
 	}
 	line, _ := strconv.Atoi(m[1])
+	if anchor := anchorForm.FindStringSubmatch(m[2]); anchor != nil {
+		line = slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "*"+anchor[1]) }) + 1
+	}
 	return &syntaxError{place{max(line, 1), 1}, "this is not YAML: " + m[2]}
 }
 

@@ -1,0 +1,126 @@
+package definition
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+func TestPlainScalar(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		in   string
+		kind kindOfNode
+		text string
+	}{
+		{"", nullNode, ""}, {"~", nullNode, ""}, {"null", nullNode, ""}, {"NULL", nullNode, ""}, {"nUll", textNode, "nUll"},
+		{"true", boolNode, "true"}, {"False", boolNode, "false"}, {"tRUE", textNode, "tRUE"},
+		{"yes", textNode, "yes"}, {"no", textNode, "no"}, {"on", textNode, "on"}, {"Off", textNode, "Off"}, {"y", textNode, "y"},
+		{"0", integerNode, "0"}, {"-1", integerNode, "-1"}, {"+17", integerNode, "17"},
+		{"12345678901234567890123", integerNode, "12345678901234567890123"},
+		{"0x1F", integerNode, "31"}, {"0xffffffffffffffffff", integerNode, "4722366482869645213695"},
+		{"017", textNode, "017"}, {"0o17", textNode, "0o17"}, {"0b11", textNode, "0b11"}, {"-007", textNode, "-007"}, {"00", textNode, "00"},
+		{"1_000", textNode, "1_000"}, {"1:30", textNode, "1:30"}, {"2024-01-01", textNode, "2024-01-01"},
+		{"2024-01-01T00:00:00Z", textNode, "2024-01-01T00:00:00Z"}, {"<<", textNode, "<<"}, {"=", textNode, "="},
+		{"1.50", numberNode, "1.50"}, {".5", numberNode, "0.5"}, {"-.5", numberNode, "-0.5"}, {"+1.5", numberNode, "1.5"},
+		{"5.", numberNode, "5.0"}, {"5.e3", numberNode, "5.0e3"}, {"1e3", numberNode, "1e3"}, {"1E+3", numberNode, "1E+3"},
+		{"01.5", textNode, "01.5"}, {"1.2.3", textNode, "1.2.3"}, {"e3", textNode, "e3"}, {".", textNode, "."},
+	} {
+		kind, text := plainScalar(c.in)
+		if kind != c.kind || text != c.text {
+			t.Errorf("%q is %s %q, expected %s %q", c.in, kind, text, c.kind, c.text)
+		}
+		if (kind == integerNode || kind == numberNode) && !json.Valid([]byte(text)) {
+			t.Errorf("%q gives %q, which is not JSON", c.in, text)
+		}
+	}
+}
+
+func TestDuration(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]time.Duration{
+		"500ms": 500 * time.Millisecond, "10s": 10 * time.Second, "1m30s": 90 * time.Second, "72h": 72 * time.Hour,
+		"3d": 72 * time.Hour, "1.5d": 36 * time.Hour, "1d12h": 36 * time.Hour, "0.5s": 500 * time.Millisecond,
+	} {
+		d, err := ParseDuration(in)
+		if err != nil || time.Duration(d) != want {
+			t.Errorf("%q is %v, %v, expected %v", in, d, err, want)
+		}
+		again, err := ParseDuration(d.String())
+		if err != nil || again != d {
+			t.Errorf("%q written as %q is read as %v, %v", in, d, again, err)
+		}
+	}
+	for _, in := range []string{"", "10", "-1s", "1 s", "s", "1y", "1us", "999999999d", "1,5s"} {
+		if d, err := ParseDuration(in); err == nil {
+			t.Errorf("%q is read as %v, expected an error", in, d)
+		}
+	}
+	for in, want := range map[string]string{"60m": "1h", "90s": "1m30s", "3600s": "1h", "100m": "1h40m", "10m": "10m", "70s": "1m10s"} {
+		if d, _ := ParseDuration(in); d.String() != want {
+			t.Errorf("%q is written as %q, expected %q", in, d, want)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]Size{"0": 0, "1": 1, "10B": 10, "256KiB": 256 << 10, "1MiB": 1 << 20, "500KB": 500_000, "2MB": 2_000_000} {
+		v, err := ParseSize(in)
+		if err != nil || v != want {
+			t.Errorf("%q is %v, %v, expected %d bytes", in, v, err, want)
+		}
+		if again, err := ParseSize(v.String()); err != nil || again != v {
+			t.Errorf("%q written as %q is read as %v, %v", in, v, again, err)
+		}
+	}
+	for _, in := range []string{"", "-1", "1.5KiB", "1 KiB", "1kb", "1GiB", "9999999999999999999"} {
+		if v, err := ParseSize(in); err == nil {
+			t.Errorf("%q is read as %v, expected an error", in, v)
+		}
+	}
+}
+
+func TestShare(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]Share{"50%": 0.5, "100%": 1, "0.5%": 0.005, "12.5%": 0.125} {
+		v, err := ParseShare(in)
+		if err != nil || v != want || v.String() != in {
+			t.Errorf("%q is %v (%v), %v, expected %v", in, float64(v), v, err, float64(want))
+		}
+	}
+	for _, in := range []string{"", "50", "0.5", "101%", "-1%", "50 %"} {
+		if v, err := ParseShare(in); err == nil {
+			t.Errorf("%q is read as %v, expected an error", in, v)
+		}
+	}
+}
+
+func TestCorrectLine(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		`  - {name: x, expr: props["a"]}`:                        `  - {name: x, expr: 'props["a"]'}`,
+		`  - {name: x, expr: props['a'] ?? "b, c"} # why`:        `  - {name: x, expr: 'props[''a''] ?? "b, c"'} # why`,
+		`auth: {type: bearer, token: ${env:X}}`:                  `auth: {type: bearer, token: '${env:X}'}`,
+		`a: {b: {token: ${env:X}}, c: d}`:                        `a: {b: {token: '${env:X}'}, c: d}`,
+		`  expr: "a" + props["b"]`:                               `  expr: '"a" + props["b"]'`,
+		`condition: !props["b"]`:                                 `condition: '!props["b"]'`,
+		`condition: | props["b"]`:                                `condition: 'props["b"]'`,
+		`url: {{ props["b"] }}`:                                  `url: '{{ props["b"] }}'`,
+		`- expr: event.user == "a" ? "b": "c"`:                   `- expr: 'event.user == "a" ? "b": "c"'`,
+		`- {name: x, expr: {"a": props["b"]}}`:                   `- {name: x, expr: '{"a": props["b"]}'}`,
+		`request: {url: https://x.com/{{ props["b"] }}/y, m: n}`: `request: {url: 'https://x.com/{{ props["b"] }}/y', m: n}`,
+	} {
+		if got, ok := correctLine(in); !ok || got != want {
+			t.Errorf("%s\nis corrected to\n%s\nexpected\n%s", in, got, want)
+		}
+	}
+	for _, in := range []string{
+		"", "name: x", "expr: |", `expr: props["a"]`, `expr: 'a "b"'`, `condition: "a"`, `token: ${env:X}`, `- {name: x, expr: "a"}`,
+		`{`, `expr: {`, `- {expr: `, `expr: "`, `{{`, `${`,
+	} {
+		if got, ok := correctLine(in); ok {
+			t.Errorf("%q is corrected to %q, expected that it stays", in, got)
+		}
+	}
+}
