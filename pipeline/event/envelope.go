@@ -184,7 +184,7 @@ func environmentOf(v any) (string, error) {
 	case envQA:
 		return pipeline.QA, nil
 	}
-	return "", fmt.Errorf("expected %d (production) or %d (qa), found %.40v", envProduction, envQA, v)
+	return "", fmt.Errorf("expected %d (production) or %d (qa), found %.40s", envProduction, envQA, fmt.Sprint(v))
 }
 
 // of returns the value of the property that mirrors an attribute of e; nil where

@@ -96,7 +96,7 @@ func (p *properties) last(name string) int {
 
 func (p *properties) lookup(name string) int {
 	if p.index == nil {
-		p.index = make(map[string]int32, len(p.fields))
+		p.index = map[string]int32{} // of no size yet: the names may all be the same
 		for i := range p.fields {
 			p.index[p.fields[i].name.string(p.text)] = int32(i)
 		}
