@@ -20,9 +20,9 @@ var version = "unknown"
 // Exit codes.
 const (
 	exitOK      = 0
-	exitFailed  = 1  // it was tried and failed; check: the definitions have problems
-	exitUsage   = 2  // the command line or the configuration is wrong
-	exitChanged = 3  // apply: somebody else changed the definitions meanwhile
+	exitFailed  = 1 // it was tried and failed; check: the definitions have problems
+	exitUsage   = 2 // the command line or the configuration is wrong
+	exitChanged = 3 // apply: somebody else changed the definitions meanwhile
 	exitSignal  = 130
 )
 

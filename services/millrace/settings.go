@@ -30,13 +30,14 @@ func (l *logSettings) logger(w io.Writer) (*slog.Logger, error) {
 // kafkaSettings are how to reach Kafka and what our names there begin with.
 type kafkaSettings struct {
 	Brokers []string `help:"Addresses of Kafka brokers." default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"kafka"`
-	nameSettings
-	TLS  tlsSettings  `embed:"" prefix:"tls-" group:"kafka"`
-	SASL saslSettings `embed:"" prefix:"sasl-" group:"kafka"`
+	clientSettings
 }
 
-type nameSettings struct {
-	Prefix string `help:"Prefix of every topic, group and transactional id; one prefix is one tenant." default:"${prefix}" group:"kafka"`
+// clientSettings are how to talk to a Kafka, wherever it is.
+type clientSettings struct {
+	Prefix string       `help:"Prefix of every topic, group and transactional id; one prefix is one tenant." default:"millrace." group:"kafka"`
+	TLS    tlsSettings  `embed:"" prefix:"tls-" group:"kafka"`
+	SASL   saslSettings `embed:"" prefix:"sasl-" group:"kafka"`
 }
 
 type tlsSettings struct {
@@ -54,8 +55,12 @@ type saslSettings struct {
 }
 
 func (k *kafkaSettings) config(instance string, log *slog.Logger) (stream.Config, error) {
+	return k.clientSettings.config(k.Brokers, instance, log)
+}
+
+func (k *clientSettings) config(brokers []string, instance string, log *slog.Logger) (stream.Config, error) {
 	cfg := stream.Config{
-		Brokers: k.Brokers, Names: pipeline.Names(k.Prefix), Instance: instance, Log: log,
+		Brokers: brokers, Names: pipeline.Names(k.Prefix), Instance: instance, Log: log,
 		ClientID: "millrace",
 	}
 	if k.TLS.Enabled || k.TLS.CA != "" || k.TLS.Cert != "" {
