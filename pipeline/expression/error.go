@@ -157,11 +157,11 @@ var rewordings = []rewording{
 	{regexp.MustCompile(`^integer literal is too large$`), "an integer beyond 64 bits"},
 }
 
-var typeWord = regexp.MustCompile(`\[\]interface ?\{\}|map\[string\]interface ?\{\}|interface ?\{\}|\b(int|int64|float64|bool|unknown)\b`)
+var typeWord = regexp.MustCompile(`\[\]interface ?\{\}|map\[string\]interface ?\{\}|interface ?\{\}|\b(int|int64|float64|bool)\b`)
 
 // typeWords are what users call the types of expr.
 var typeWords = map[string]string{
-	"int": "integer", "int64": "integer", "float64": "number", "bool": "boolean", "unknown": "null",
+	"int": "integer", "int64": "integer", "float64": "number", "bool": "boolean",
 	"[]interface {}": "list", "map[string]interface {}": "map", "interface {}": "value",
 	"[]interface{}": "list", "map[string]interface{}": "map", "interface{}": "value",
 }
