@@ -93,7 +93,7 @@ func targets(t *testing.T, origin string) map[string]httpsend.Target {
 	}
 }
 
-func plantedSender(t *testing.T, place, origin string, max int) (*httpsend.Sender, httpsend.Call) {
+func plantedSender(t *testing.T, place, origin string, maxResponse int) (*httpsend.Sender, httpsend.Call) {
 	t.Helper()
 	values := map[string]string{}
 	for name, v := range planted {
@@ -101,7 +101,7 @@ func plantedSender(t *testing.T, place, origin string, max int) (*httpsend.Sende
 	}
 	values["URL"] = origin + "/services/h00k-id0/wh0le-segment?sig=wh0le-segment-2"
 	target := targets(t, origin)[place]
-	target.MaxResponse = max
+	target.MaxResponse = maxResponse
 	s := sender(t, client(t, httpsend.Options{Allow: local, Secrets: secrets(values)}), target)
 	return s, httpsend.Call{
 		ID: "1", Body: []byte("{}"),
@@ -155,11 +155,11 @@ func TestResponsesAreCutAroundSecrets(t *testing.T) {
 	}))
 	t.Cleanup(e.Close)
 	whole := "token Bearer " + planted["TOKEN"]
-	for max := 1; max < len(whole); max++ {
-		s, call := plantedSender(t, "bearer", e.URL, max)
+	for most := 1; most < len(whole); most++ {
+		s, call := plantedSender(t, "bearer", e.URL, most)
 		r := s.Send(t.Context(), call)
 		if got := string(r.Response); !strings.HasPrefix("token Bearer [secret]", got) || r.Class != httpsend.ClassMaxResponse {
-			t.Errorf("max_response %d: %q, %+v", max, got, r)
+			t.Errorf("max_response %d: %q, %+v", most, got, r)
 		}
 	}
 }

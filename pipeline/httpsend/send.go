@@ -56,9 +56,6 @@ func (s *Sender) request(p *prepared, call *Call, now time.Time) (*http.Request,
 		return nil, dead(ClassTooLarge, pipeline.TooLarge, err)
 	}
 	u, err := s.callURL(p, call)
-	if missing := (*secret.MissingError)(nil); errors.As(err, &missing) {
-		return nil, &Result{Outcome: NotSent, Class: ClassSecret, Err: err}
-	}
 	if err != nil {
 		return nil, dead(ClassInvalid, pipeline.InvalidRequest, fmt.Errorf("url: %w", err))
 	}
@@ -92,7 +89,7 @@ func (s *Sender) callURL(p *prepared, call *Call) (*url.URL, error) {
 	u := p.url
 	if s.dynamic {
 		var err error
-		if u, err = s.filledURL(p.url, call.URL); err != nil {
+		if u, err = s.filledURL(p, call.URL); err != nil {
 			return nil, err
 		}
 	}
@@ -113,42 +110,37 @@ func (s *Sender) callURL(p *prepared, call *Call) (*url.URL, error) {
 // filledURL is a URL whose expressions are filled in, at the origin that the
 // destination has now: a delivery may have been made for an earlier one, which
 // must not get today's secrets.
-func (s *Sender) filledURL(origin *url.URL, text string) (*url.URL, error) {
+func (s *Sender) filledURL(p *prepared, text string) (*url.URL, error) {
 	if text == "" {
 		return nil, errNoURL
 	}
-	ref, err := secret.Parse(text)
+	if strings.Contains(text, "${") {
+		if err := s.checkNames(text); err != nil {
+			return nil, err
+		}
+		text = p.fill.Replace(text)
+	}
+	u, err := parseURL(text)
 	if err != nil {
 		return nil, err
 	}
-	if name, ok := s.foreign(ref); ok {
-		return nil, fmt.Errorf("%s is not in the destination's URL", name)
-	}
-	v, err := s.secrets.Resolve(ref)
-	if err != nil {
-		return nil, err
-	}
-	u, err := parseURL(v.Reveal())
-	if err != nil {
-		return nil, err
-	}
-	u.Scheme, u.Host = origin.Scheme, origin.Host
+	u.Scheme, u.Host = p.url.Scheme, p.url.Host
 	return u, nil
 }
 
-// foreign returns a placeholder that the target's URL does not have: it came
-// from data, or from another revision.
-func (s *Sender) foreign(ref secret.Reference) (string, bool) {
-	if ref.Literal() {
-		return "", false
+// checkNames refuses placeholders that the target's URL does not have: they
+// came from data, or from another revision.
+func (s *Sender) checkNames(text string) error {
+	ref, err := secret.Parse(text)
+	if err != nil {
+		return err
 	}
-	own := append(s.url.Placeholders(), s.rest.Placeholders()...)
 	for _, name := range ref.Placeholders() {
-		if !slices.Contains(own, name) {
-			return name, true
+		if !slices.Contains(s.urlSecrets, name) {
+			return fmt.Errorf("%s is not in the destination's URL", name)
 		}
 	}
-	return "", false
+	return nil
 }
 
 var jsonType = []string{"application/json"}

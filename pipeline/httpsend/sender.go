@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,8 @@ type Sender struct {
 	secrets     *secret.Resolver
 	method      string
 	url         secret.Reference // up to the first expression
-	rest        secret.Reference // the URL's expressions and all between and after them
-	dynamic     bool             // whether there are any
+	dynamic     bool             // whether there is one
+	urlSecrets  []string         // placeholders of the whole URL
 	headers     []header
 	typed       bool // Content-Type is among them
 	auth        Auth
@@ -37,6 +38,7 @@ type Sender struct {
 type prepared struct {
 	err      error // nothing can be sent: a secret is missing or unfit
 	url      *url.URL
+	fill     *strings.Replacer // puts secrets in the place of urlSecrets
 	header   http.Header
 	redactor *secret.Redactor
 	until    time.Time // look up again then; zero: never
@@ -68,19 +70,15 @@ func (p *prepared) fresh(now time.Time) bool {
 }
 
 func (s *Sender) hasSecrets() bool {
-	return slices.ContainsFunc(s.references(), func(r secret.Reference) bool { return !r.Literal() })
-}
-
-// references lists every text that may hold placeholders.
-func (s *Sender) references() []secret.Reference {
-	refs := []secret.Reference{s.url, s.rest}
+	var refs []secret.Reference
 	for _, h := range s.headers {
 		refs = append(refs, h.values...)
 	}
 	if s.auth != nil {
 		refs = append(refs, s.auth.references()...)
 	}
-	return refs
+	named := func(r secret.Reference) bool { return !r.Literal() }
+	return len(s.urlSecrets) > 0 || slices.ContainsFunc(refs, named)
 }
 
 func (s *Sender) prepare() *prepared {
@@ -93,12 +91,11 @@ func (s *Sender) prepare() *prepared {
 	if s.auth != nil {
 		b.authorize(s.auth)
 	}
-	u := b.parseURL(s.url)
-	b.resolve(s.rest) // the redactor must know its secrets
+	fill, u := b.url(s.url, s.urlSecrets)
 	if err := errors.Join(b.errs...); err != nil {
 		return &prepared{err: err}
 	}
-	return &prepared{url: u, header: b.header, redactor: secret.NewRedactor(b.secrets...)}
+	return &prepared{url: u, fill: fill, header: b.header, redactor: secret.NewRedactor(b.secrets...)}
 }
 
 // builder collects what a request is made of, the secrets in it, and what is
@@ -142,16 +139,25 @@ func (b *builder) authorize(a Auth) {
 	b.add("Authorization", value)
 }
 
-func (b *builder) parseURL(ref secret.Reference) *url.URL {
+// url looks up what a URL names, and parses its first part.
+func (b *builder) url(first secret.Reference, names []string) (*strings.Replacer, *url.URL) {
 	before := len(b.errs)
-	text := b.resolve(ref)
-	if len(b.errs) > before {
-		return nil
+	var pairs []string
+	for _, name := range names {
+		ref, err := secret.Parse(name)
+		if err != nil {
+			b.errs = append(b.errs, err)
+			continue
+		}
+		pairs = append(pairs, name, b.resolve(ref))
 	}
-	u, err := parseURL(text)
+	if len(b.errs) > before {
+		return nil, nil
+	}
+	fill := strings.NewReplacer(pairs...)
+	u, err := parseURL(fill.Replace(first.String()))
 	if err != nil {
 		b.errs = append(b.errs, fmt.Errorf("url with its secrets: %w", err))
-		return nil
 	}
-	return u
+	return fill, u
 }

@@ -102,18 +102,16 @@ func checkMethod(m string) error {
 // setURL takes the URL apart. The part before the first expression holds the
 // origin; if no reference comes before its end, it can be checked at once.
 func (s *Sender) setURL(text string) error {
-	at := strings.Index(text, "{{")
-	s.dynamic = at >= 0
-	if !s.dynamic {
-		at = len(text)
-	}
-	var errs [2]error
-	s.url, errs[0] = secret.Parse(text[:at])
-	s.rest, errs[1] = secret.Parse(text[at:])
-	if err := errors.Join(errs[:]...); err != nil {
+	all, err := secret.Parse(text)
+	if err != nil {
 		return fmt.Errorf("url: %w", err)
 	}
-	known, _, _ := strings.Cut(text[:at], "${")
+	first, _, dynamic := strings.Cut(text, "{{")
+	if s.url, err = secret.Parse(first); err != nil {
+		return fmt.Errorf("url: %w", err)
+	}
+	s.dynamic, s.urlSecrets = dynamic, all.Placeholders()
+	known, _, _ := strings.Cut(first, "${")
 	if !s.url.Literal() && !hasOrigin(known) {
 		return nil // the origin is a secret: known once it is looked up
 	}
