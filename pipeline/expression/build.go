@@ -65,16 +65,22 @@ func (b *builder) node(n ast.Node) ast.Node {
 	return out
 }
 
-// place gives a new node and what it calls the place of what it stands for.
+// place gives a new node, and what was made together with it, the place of what
+// they stand for. Nodes that have one keep it.
 func place(n ast.Node, at file.Location) {
-	if n.Location() == (file.Location{}) {
-		n.SetLocation(at)
+	if n.Location() != (file.Location{}) {
+		return
 	}
+	n.SetLocation(at)
 	switch x := n.(type) {
 	case *ast.UnaryNode:
 		place(x.Node, at)
 	case *ast.VariableDeclaratorNode:
 		place(x.Value, at)
+	case *ast.CallNode:
+		for _, a := range x.Arguments {
+			place(a, at)
+		}
 	}
 }
 
