@@ -17,9 +17,9 @@ import (
 // Text is a display name in the languages of the console. Where only one is
 // known, it stands in EN.
 type Text struct {
-	EN string `yaml:"en" json:"en"`
-	DE string `yaml:"de" json:"de,omitempty"`
-	FR string `yaml:"fr" json:"fr,omitempty"`
+	EN string `yaml:"en"`
+	DE string `yaml:"de"`
+	FR string `yaml:"fr"`
 }
 
 // Property is one property of an event type.
@@ -27,15 +27,15 @@ type Text struct {
 // A name that ends in a placeholder, such as "answer.<question_id>", stands for
 // every name that starts with what is in front of the placeholder.
 type Property struct {
-	Name        string        `yaml:"name" json:"name"`
-	Type        pipeline.Type `yaml:"type" json:"type"`
-	DisplayName Text          `yaml:"display_name" json:"display_name"`
+	Name        string        `yaml:"name"`
+	Type        pipeline.Type `yaml:"type"`
+	DisplayName Text          `yaml:"display_name"`
 	// Example is an int64, float64, string or bool, by Type; a date is a string.
-	Example any `yaml:"example" json:"example,omitempty"`
+	Example any `yaml:"example"`
 	// Aliases are other names under which producers write it.
-	Aliases []string `yaml:"aliases" json:"aliases,omitempty"`
+	Aliases []string `yaml:"aliases"`
 	// Sensitive values are not shown in the console or by tail.
-	Sensitive bool `yaml:"sensitive" json:"sensitive,omitempty"`
+	Sensitive bool `yaml:"sensitive"`
 }
 
 // Prefix returns what is in front of the placeholder, if the name has one.

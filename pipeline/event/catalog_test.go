@@ -4,15 +4,19 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unicode"
 
 	"github.com/millrace-io/millrace/pipeline"
 )
 
+// loadBuiltin reads the catalog once for all tests: it does not change.
+var loadBuiltin = sync.OnceValues(BuiltinCatalog)
+
 func builtin(tb testing.TB) *Catalog {
 	tb.Helper()
-	c, err := BuiltinCatalog()
+	c, err := loadBuiltin()
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -151,14 +151,17 @@ func (p *properties) member(s *scanner, a attribute, env *envelope) error {
 	if err != nil {
 		return err
 	}
-	switch a {
-	case attrBase64:
+	text, err := attributeText(a, t, p.text)
+	switch {
+	case err != nil || text == "":
+		return err
+	case a == attrBase64:
 		return errors.New("not supported; the properties go into data, as a JSON object")
-	case attrVersion:
-		return checkVersion(t.string(p.text))
+	case a == attrVersion:
+		return checkVersion(text)
 	}
-	env[a], err = attributeText(a, t, p.text)
-	return err
+	env[a] = text
+	return nil
 }
 
 // checkVersion refuses what is not CloudEvents 1.

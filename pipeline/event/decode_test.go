@@ -272,6 +272,7 @@ func TestUndecodable(t *testing.T) {
 		"data_base64":                  {structuredRecord(`{"type":"t","data_base64":"e30="}`), "data_base64: not supported"},
 		"CloudEvents 2":                {structuredRecord(`{"type":"t","specversion":"2.0"}`), "expected CloudEvents 1.0"},
 		"CloudEvents 2 in the headers": {rec("{}", "ce_specversion", "2.0", "ce_type", "t"), "expected CloudEvents 1.0"},
+		"a number as version":          {structuredRecord(`{"type":"t","specversion":1}`), "specversion: expected text"},
 		"a batch":                      {rec("[]", "content-type", "application/cloudevents-batch+json"), "is not supported"},
 		"another encoding":             {rec("", "content-type", "application/cloudevents+avro"), "is not supported"},
 		"binary mode, two values":      {binaryRecord("{} {}", "ce_type", "t"), "expected the end"},
