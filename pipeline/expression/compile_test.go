@@ -169,7 +169,7 @@ func TestRunErrors(t *testing.T) {
 		`fromJSON("123456789012345678901")`: `1:1: the result is an integer beyond 64 bits`,
 		`fromJSON("{} {}")`:                 `1:1: fromJSON: there is more than one value`,
 		`{(props.c): 1}`:                    `1:9: the keys of a map are text, not an integer`,
-		`reduce(1..99, [#acc], 1) == reduce(1..99, [#acc], 1)`: `1:27: lists are nested more than 64 deep`,
+		`reduce(1..99, [#acc], 1) == reduce(1..99, [#acc], 1)`: `1:26: lists are nested more than 64 deep`,
 		`props.c[1:]`:   `1:8: cannot take a part of an integer`,
 		`props.b["x":]`: `1:8: the bounds of a part are integers, not text`,
 	} {

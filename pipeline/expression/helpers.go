@@ -107,19 +107,18 @@ func toJSON(m *machine, args []any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := AppendJSON(nil, v)
+	b := appendJSON(nil, v)
 	m.spendText(len(b))
 	return string(b), nil
 }
 
-// AppendJSON appends a value of Run as compact JSON: keys sorted, integers with
-// all their digits, text as valid UTF-8 and without escapes that HTML needs.
-// The same value gives the same bytes.
-func AppendJSON(dst []byte, v any) []byte {
+// appendJSON appends a plain value as compact JSON: keys sorted, integers with
+// all their digits, no escapes that only HTML needs.
+func appendJSON(dst []byte, v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil { // not with values that Run gives
+	if err := e.Encode(v); err != nil { // not with plain values
 		return append(dst, "null"...)
 	}
 	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
@@ -131,7 +130,7 @@ func appendScalar(dst []byte, v any) []byte {
 	case bool:
 		return strconv.AppendBool(dst, v)
 	case float64:
-		return AppendJSON(dst, v)
+		return appendJSON(dst, v)
 	}
 	i, _ := integer(v)
 	return strconv.AppendInt(dst, i, 10)
