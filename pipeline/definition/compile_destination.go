@@ -40,12 +40,6 @@ func (d *Destination) checkURL(is *issues) {
 	if _, err := secret.Parse(d.Request.URL); err != nil {
 		is.add(path, "%v", err)
 	}
-	if _, rest, ok := strings.Cut(d.Request.URL, "://"); ok {
-		host, _, _ := strings.Cut(rest, "/")
-		if strings.Contains(host, "@") {
-			is.add(path, "found a user name or password in the URL, expected them under auth")
-		}
-	}
 }
 
 // ownHeaders are set by Millrace or by HTTP itself.

@@ -15,6 +15,9 @@ import (
 // types first, then destinations and webhooks. Expressions stand in block
 // scalars, secrets as references.
 func Export(w io.Writer, s *Snapshot) error {
+	if len(s.Resources) == 0 {
+		return nil // the encoder can't close what it has not begun
+	}
 	e := yaml.NewEncoder(w)
 	e.SetIndent(2)
 	for _, r := range sortedResources(s.Resources) {

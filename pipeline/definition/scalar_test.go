@@ -101,6 +101,8 @@ func TestCorrectLine(t *testing.T) {
 	for in, want := range map[string]string{
 		`  - {name: x, expr: props["a"]}`:                        `  - {name: x, expr: 'props["a"]'}`,
 		`  - {name: x, expr: props['a'] ?? "b, c"} # why`:        `  - {name: x, expr: 'props[''a''] ?? "b, c"'} # why`,
+		`    expr: props["a"]}`:                                  `    expr: 'props["a"]'}`,
+		`    expr: props["a"] + "}",`:                            `    expr: 'props["a"] + "}"',`,
 		`auth: {type: bearer, token: ${env:X}}`:                  `auth: {type: bearer, token: '${env:X}'}`,
 		`a: {b: {token: ${env:X}}, c: d}`:                        `a: {b: {token: '${env:X}'}, c: d}`,
 		`  expr: "a" + props["b"]`:                               `  expr: '"a" + props["b"]'`,

@@ -31,10 +31,24 @@ func isFragile(line string) bool {
 
 func correctBlockLine(line string) string {
 	if m := blockLine.FindStringSubmatch(line); m != nil {
-		return m[1] + m[2] + ": " + correctValue(m[2], m[3], false)
+		value, rest := endOfFlow(m[3])
+		return m[1] + m[2] + ": " + correctValue(m[2], value, rest != "") + rest
 	}
 	start := len(line) - len(strings.TrimLeft(line, " -"))
 	return line[:start] + correctValue("", line[start:], false)
+}
+
+// endOfFlow cuts a value where a { } or [ ] ends, or goes on, that an earlier
+// line has begun.
+func endOfFlow(value string) (before, rest string) {
+	end := len(strings.TrimSuffix(value, ","))
+	scan(value, func(i, depth int) bool {
+		if depth < 0 && (value[i] == '}' || value[i] == ']') {
+			end = i
+		}
+		return depth >= 0
+	})
+	return strings.TrimRight(value[:end], " "), value[end:]
 }
 
 // correctValue quotes a value if it needs it; the values in a { } one by one.

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/condition"
@@ -155,9 +157,7 @@ func (s *Snapshot) apply(changes map[Key]change) map[Key]issues {
 	if len(touched.types) > 0 {
 		s.takeEventTypes(touched.types, found)
 	}
-	for _, name := range s.webhooksTouched(touched) {
-		s.takeWebhook(Key{KindWebhook, name}, found)
-	}
+	s.takeWebhooks(s.webhooksTouched(touched), found)
 	return found
 }
 
@@ -267,30 +267,65 @@ func (s *Snapshot) takeEventType(k Key, found map[Key]issues) {
 	s.eventTypes[k.Name] = t
 }
 
-func (s *Snapshot) takeWebhook(k Key, found map[Key]issues) {
-	delete(s.Webhooks, k.Name)
+// takeWebhooks compiles webhooks on all processors: at a start there are many.
+func (s *Snapshot) takeWebhooks(names []string, found map[Key]issues) {
+	results := make([]webhookResult, len(names))
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(names)) {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(names); i = int(next.Add(1)) - 1 {
+				results[i] = s.compileWebhook(Key{KindWebhook, names[i]})
+			}
+		})
+	}
+	workers.Wait()
+	for i, name := range names {
+		s.takeWebhook(Key{KindWebhook, name}, results[i], found)
+	}
+}
+
+// webhookResult is what compiling a webhook gave; err is why it can't be in
+// force.
+type webhookResult struct {
+	compiled *Compiled
+	issues   issues
+	err      error
+}
+
+func (s *Snapshot) compileWebhook(k Key) (out webhookResult) {
 	r := s.Resources[k]
 	if r == nil {
-		return
+		return out
 	}
 	v, err := decodeSpec(k, r.Spec)
 	if err != nil {
-		s.Broken[k] = err
-		return
+		out.err = err
+		return out
 	}
-	c, is := compileWebhook(v.(*Webhook), s.Catalog, s.Destinations)
-	for i := range is {
-		if broken := s.Broken[is[i].lacks]; broken != nil {
-			is[i].message = fmt.Sprintf("destination %q can't be used: %v", is[i].lacks.Name, broken)
+	out.compiled, out.issues = compileWebhook(v.(*Webhook), s.Catalog, s.Destinations)
+	for i := range out.issues {
+		lacks := out.issues[i].lacks
+		if broken := s.Broken[lacks]; broken != nil {
+			out.issues[i].message = fmt.Sprintf("destination %q can't be used: %v", lacks.Name, broken)
 		}
 	}
-	found[k] = is
+	out.err = out.issues.err()
+	return out
+}
+
+func (s *Snapshot) takeWebhook(k Key, r webhookResult, found map[Key]issues) {
+	delete(s.Webhooks, k.Name)
+	if s.Resources[k] == nil {
+		return // removed, or it could not be read
+	}
 	delete(s.Broken, k)
-	if c == nil {
-		s.Broken[k] = is.err()
+	found[k] = r.issues
+	if r.err != nil {
+		s.Broken[k] = r.err
 		return
 	}
-	s.Webhooks[k.Name] = c
+	s.Webhooks[k.Name] = r.compiled
 }
 
 // compareKeys orders keys by the kind that others refer to, then by name.
