@@ -124,3 +124,21 @@ func TestWebhooksOwnTests(t *testing.T) {
 		})
 	}
 }
+
+// TestProblemsShowNoSecrets makes every slip around a secret that is written
+// down as it is.
+func TestProblemsShowNoSecrets(t *testing.T) {
+	t.Parallel()
+	for _, auth := range []string{
+		"auth: {type: bearer, token: geheim}", "auth: {type: bearer, token: [geheim]}", "auth: {type: bearer, token: {geheim: 1}}",
+		"auth: {type: basic, username: ${env:MILLRACE_SECRET_X}, password: geheim}", "auth:\n  type: bearer\n  token: | geheim",
+		"auth:\n  type: bearer\n  token: \"geheim\" ${env:X}", "auth:\n  type: bearer\n  token: geheim ${", "auth:\n  type: bearer\n  token: geheim${env:HOME}",
+		"auth:\n  type: bearer\n  token: !x geheim", "auth:\n  type: bearer\n  token: geheim: ${env:MILLRACE_SECRET_X}",
+		"auth:\n  type: bearer\n  token: [geheim", "auth:\n  type: bearer\n  token: \"geheim", "auth:\n  type: bearer\n  token: @geheim",
+	} {
+		_, problems := parse("kind: Destination\nname: x\nrequest: {url: https://x.example}\n" + auth + "\n").Check(empty(t))
+		if err := problems.Err(); err == nil || strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%s\ngives %v", auth, err)
+		}
+	}
+}

@@ -81,7 +81,7 @@ func (t *text) correctSyntax(from, to int, bad *syntaxError) bool {
 		if still == nil || still.at.line+from > max(n, bad.at.line) {
 			column := len(was) - len(strings.TrimLeft(was, " -")) + 1
 			p := t.report(place{n, column}, "found characters here that mean something else in YAML, expected the text in quotes")
-			p.Corrected = better
+			p.Corrected = showable(better)
 			return true
 		}
 		t.lines[n-1] = was
@@ -121,7 +121,8 @@ func goccyError(data []byte) (bad *syntaxError) {
 		return nil
 	}
 	at := syntax.Token.Position
-	return &syntaxError{place{at.Line, at.Column}, "this is not YAML: " + syntax.Message}
+	message, _, _ := strings.Cut(syntax.Message, `: "`) // what comes then is the text itself, perhaps a secret
+	return &syntaxError{place{at.Line, at.Column}, "this is not YAML: " + message}
 }
 
 var v3Form = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?(.*)`)
@@ -247,5 +248,21 @@ func (t *text) corrected(line int) string {
 	if !ok {
 		return ""
 	}
-	return better
+	return showable(better)
+}
+
+var (
+	secretForm    = regexp.MustCompile(`(?i)(?:password|token|secret|authorization|cookie)["']?:\s*((?:\$\{[^}]*\}|[^,}])*)`)
+	referenceForm = regexp.MustCompile(`^(?:(?i:bearer|basic) )?\$\{[^}]*\}$`)
+)
+
+// showable is the line, or nothing where a secret is written down in it: what is
+// reported ends up in the logs of others.
+func showable(line string) string {
+	for _, m := range secretForm.FindAllStringSubmatch(line, -1) {
+		if !referenceForm.MatchString(strings.Trim(m[1], `'" `)) {
+			return ""
+		}
+	}
+	return line
 }
