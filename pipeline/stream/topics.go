@@ -65,8 +65,9 @@ func (c Config) keptForever(topic string, partitions int) topicSpec {
 	return c.kept(topic, partitions, -time.Millisecond)
 }
 
+// compacted says -1 as well: kfake deletes by age whatever the policy is.
 func (c Config) compacted(topic string) topicSpec {
-	return topicSpec{topic, 1, c.sized(topic, "cleanup.policy", "compact", "delete.retention.ms", millis(keepTombstones))}
+	return topicSpec{topic, 1, c.sized(topic, "cleanup.policy", "compact", "retention.ms", "-1", "delete.retention.ms", millis(keepTombstones))}
 }
 
 // laneSpecs are the topics of a lane. They have as many partitions each, since

@@ -68,9 +68,9 @@ func TestInitCreatesEveryTopic(t *testing.T) {
 		{n.DeadLetters(), 3, "2592000000", dead, "delete"},
 		{n.Attempts(), 3, "1209600000", "1048588", "delete"},
 		{n.Ledger(), 3, "7776000000", "1048588", "delete"},
-		{n.Definitions(), 1, "", "1048588", "compact"},
+		{n.Definitions(), 1, forever, "1048588", "compact"},
 		{n.Changes(), 1, forever, "1048588", "delete"},
-		{n.States(), 1, "", "1048588", "compact"},
+		{n.States(), 1, forever, "1048588", "compact"},
 	}
 	for _, tier := range pipeline.Tiers() {
 		want = append(want, want[1])
@@ -88,7 +88,7 @@ func TestInitCreatesEveryTopic(t *testing.T) {
 			t.Errorf("%s has %d partitions, not %d", w.topic, got, w.partitions)
 		}
 		s := settings(t, cfg, w.topic)
-		if w.retention != "" && s["retention.ms"] != w.retention || s["max.message.bytes"] != w.size || s["cleanup.policy"] != w.policy {
+		if s["retention.ms"] != w.retention || s["max.message.bytes"] != w.size || s["cleanup.policy"] != w.policy {
 			t.Errorf("%s keeps %s, takes %s, policy %s", w.topic, s["retention.ms"], s["max.message.bytes"], s["cleanup.policy"])
 		}
 	}
