@@ -245,6 +245,7 @@ func TestAtGivesUpWithItsContext(t *testing.T) {
 }
 
 func TestNothingIsLeftRunning(t *testing.T) {
+	pipelinetest.Broker(t) // a Kafka that all tests share outlives this one
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	t.Run("live and store", func(t *testing.T) {
 		h := setup(t)
