@@ -32,6 +32,7 @@ type Snapshot struct {
 	builtin    *event.Catalog
 	eventTypes map[string]event.EventType
 	filterSet  func() *condition.Set
+	pausedSet  func() *condition.Set
 }
 
 // NewSnapshot returns the empty snapshot over a catalog, at offset 0.
@@ -40,19 +41,27 @@ func NewSnapshot(builtin *event.Catalog) *Snapshot {
 		Catalog: builtin, Webhooks: map[string]*Compiled{}, Destinations: map[string]*Destination{}, Resources: map[Key]*Resource{},
 		Starts: map[string]Start{}, Broken: map[Key]error{}, builtin: builtin, eventTypes: map[string]event.EventType{},
 	}
-	s.filterSet = sync.OnceValue(s.makeFilterSet)
+	s.prepareSets()
 	return s
 }
 
-// FilterSet is the conditions of the webhooks that are at work. It is made on
-// the first call.
+// prepareSets makes the sets of conditions on the first use of each.
+func (s *Snapshot) prepareSets() {
+	s.filterSet = sync.OnceValue(func() *condition.Set { return s.conditions(Active) })
+	s.pausedSet = sync.OnceValue(func() *condition.Set { return s.conditions(Paused) })
+}
+
+// FilterSet is the conditions of the webhooks that are at work.
 func (s *Snapshot) FilterSet() *condition.Set { return s.filterSet() }
 
-func (s *Snapshot) makeFilterSet() *condition.Set {
+// PausedSet is the conditions of the paused webhooks: what they miss is counted.
+func (s *Snapshot) PausedSet() *condition.Set { return s.pausedSet() }
+
+func (s *Snapshot) conditions(status Status) *condition.Set {
 	var rules []condition.Rule
 	for _, name := range slices.Sorted(maps.Keys(s.Webhooks)) {
 		c := s.Webhooks[name]
-		if w := c.Webhook; w.Status == Active {
+		if w := c.Webhook; w.Status == status {
 			rules = append(rules, condition.Rule{Webhook: name, Types: w.Event, System: w.System, Environment: w.Environment, Condition: c.Condition})
 		}
 	}
@@ -67,20 +76,6 @@ func (s *Snapshot) Lanes() []string {
 		lanes[d.Lane] = true
 	}
 	return slices.Sorted(maps.Keys(lanes))
-}
-
-// PausedWebhooks counts the paused webhooks of each event type: what they miss
-// is counted too.
-func (s *Snapshot) PausedWebhooks() map[string]int {
-	paused := map[string]int{}
-	for _, c := range s.Webhooks {
-		if c.Webhook.Status == Paused {
-			for _, t := range c.Webhook.Event {
-				paused[t]++
-			}
-		}
-	}
-	return paused
 }
 
 // With returns the snapshot after some records of the definitions topic, in
@@ -108,7 +103,7 @@ func (s *Snapshot) copy() *Snapshot {
 	out.Webhooks, out.Destinations = maps.Clone(s.Webhooks), maps.Clone(s.Destinations)
 	out.Resources, out.Broken = maps.Clone(s.Resources), maps.Clone(s.Broken)
 	out.Starts, out.eventTypes = maps.Clone(s.Starts), maps.Clone(s.eventTypes)
-	out.filterSet = sync.OnceValue(out.makeFilterSet)
+	out.prepareSets()
 	return &out
 }
 

@@ -15,7 +15,6 @@ import (
 // testdata/metrics.golden, which `go test -update` writes.
 type Metrics struct {
 	EventsRead         *Counter `metric:"millrace.events.read" unit:"{event}" help:"Records read from the event topics."`
-	EventsUndecodable  *Counter `metric:"millrace.events.undecodable" unit:"{event}" help:"Records that are no event and became dead letters."`
 	EventsUnwanted     *Counter `metric:"millrace.events.unwanted" unit:"{event}" help:"Events whose type no webhook wants."`
 	Matches            *Counter `metric:"millrace.matches" unit:"{match}" labels:"webhook" help:"Events for which a webhook fires."`
 	MatchesSkipped     *Counter `metric:"millrace.matches.skipped" unit:"{match}" labels:"webhook" help:"Events for which a webhook would have fired, had it not been paused."`
@@ -32,7 +31,6 @@ type Metrics struct {
 	DeliveriesDelayed  *Counter   `metric:"millrace.deliveries.delayed" unit:"{delivery}" labels:"tier,why" help:"Deliveries put off to a later time."`
 	BreakersOpen       *UpDown    `metric:"millrace.breakers.open" unit:"{breaker}" labels:"destination" help:"1 while the breaker of a destination holds its deliveries back."`
 	DeadLetters        *Counter   `metric:"millrace.dead_letters" unit:"{record}" labels:"role,reason" help:"Records that could not go on."`
-	RecordsOpen        *UpDown    `metric:"millrace.records.open" unit:"{record}" labels:"lane" help:"Deliveries read and not ended yet."`
 	Transactions       *Counter   `metric:"millrace.transactions" unit:"{transaction}" labels:"role,result" help:"Kafka transactions, by result: committed or aborted."`
 	TransactionRecords *Histogram `metric:"millrace.transaction.records" unit:"{record}" labels:"role" buckets:"records" help:"Records read that one committed transaction covers."`
 	StageRebuilds      *Counter   `metric:"millrace.stage.rebuilds" unit:"{rebuild}" labels:"role" help:"Times a role had to build its Kafka session again."`

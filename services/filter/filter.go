@@ -63,12 +63,12 @@ type filter struct {
 func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline.Output) error {
 	f.Metrics.EventsRead.Add(1)
 	defs := f.Definitions.Snapshot()
-	set := defs.FilterSet()
+	set, paused := defs.FilterSet(), defs.PausedSet()
 	typ, err := f.decoder.Type(in)
 	if err != nil {
 		return err
 	}
-	if typ != "" && !set.Wants(typ) {
+	if typ != "" && !set.Wants(typ) && !paused.Wants(typ) {
 		f.Metrics.EventsUnwanted.Add(1)
 		return nil
 	}
@@ -79,7 +79,7 @@ func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline
 	if err != nil {
 		return err
 	}
-	if !set.Wants(e.Type) { // only decoding could tell
+	if !set.Wants(e.Type) && !paused.Wants(e.Type) { // only decoding could tell
 		f.Metrics.EventsUnwanted.Add(1)
 		return nil
 	}
@@ -87,6 +87,10 @@ func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline
 	set.Match(e,
 		func(webhook string) { m.Webhooks = append(m.Webhooks, webhook) },
 		func(webhook string, _ error) { f.Metrics.ConditionFailures.Add(1, webhook) },
+	)
+	paused.Match(e,
+		func(webhook string) { f.Metrics.MatchesSkipped.Add(1, webhook) },
+		func(string, error) {}, // counted once it is at work again
 	)
 	f.send(in, &m, out)
 	return nil
