@@ -2,7 +2,7 @@ package stream
 
 import (
 	"errors"
-	"strings"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -25,19 +25,24 @@ func (laneBalancer) ProtocolName() string { return "millrace-lanes" }
 
 // follows says that a topic is not balanced by itself.
 func (b laneBalancer) follows(topic string) bool {
-	_, lane := b.names.LaneOf(topic)
-	return lane && !strings.HasPrefix(topic, b.names.Deliveries(""))
+	lane, ok := b.names.LaneOf(topic)
+	return ok && topic != b.names.Deliveries(lane)
 }
 
 // JoinGroupMetadata tells the leader what this member has of the deliveries.
 func (b laneBalancer) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
-	have := map[string][]int32{}
-	for topic, partitions := range current {
+	return b.GroupBalancer.JoinGroupMetadata(topics, leading(b, current), generation)
+}
+
+// leading leaves out the topics that follow.
+func leading[V any](b laneBalancer, all map[string]V) map[string]V {
+	out := map[string]V{}
+	for topic, v := range all {
 		if !b.follows(topic) {
-			have[topic] = partitions
+			out[topic] = v
 		}
 	}
-	return b.GroupBalancer.JoinGroupMetadata(topics, have, generation)
+	return out
 }
 
 // ParseSyncAssignment adds to each deliveries partition its redeliveries.
@@ -50,7 +55,7 @@ func (b laneBalancer) ParseSyncAssignment(assignment []byte) (map[string][]int32
 	for topic, partitions := range given {
 		all[topic] = partitions
 		if lane, ok := b.names.LaneOf(topic); ok {
-			all[b.names.Redeliveries(lane)] = append([]int32(nil), partitions...)
+			all[b.names.Redeliveries(lane)] = slices.Clone(partitions)
 		}
 	}
 	return all, nil
@@ -62,34 +67,19 @@ func (b laneBalancer) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kg
 	if err != nil {
 		return nil, nil, err
 	}
-	return deliveriesOnly{inner, b}, topics, nil
+	spread, ok := inner.(kgo.GroupMemberBalancerOrError)
+	if !ok {
+		return nil, nil, errors.New("balancer can't report errors")
+	}
+	return deliveriesOnly{spread, b}, topics, nil
 }
 
 type deliveriesOnly struct {
-	kgo.GroupMemberBalancer
+	kgo.GroupMemberBalancerOrError
 	lanes laneBalancer
-}
-
-// Balance spreads the deliveries topics.
-func (d deliveriesOnly) Balance(topics map[string]int32) kgo.IntoSyncAssignment {
-	return d.GroupMemberBalancer.Balance(d.deliveries(topics))
 }
 
 // BalanceOrError spreads the deliveries topics.
 func (d deliveriesOnly) BalanceOrError(topics map[string]int32) (kgo.IntoSyncAssignment, error) {
-	inner, ok := d.GroupMemberBalancer.(kgo.GroupMemberBalancerOrError)
-	if !ok {
-		return nil, errors.New("balancer can't report errors")
-	}
-	return inner.BalanceOrError(d.deliveries(topics))
-}
-
-func (d deliveriesOnly) deliveries(topics map[string]int32) map[string]int32 {
-	out := map[string]int32{}
-	for topic, n := range topics {
-		if !d.lanes.follows(topic) {
-			out[topic] = n
-		}
-	}
-	return out
+	return d.GroupMemberBalancerOrError.BalanceOrError(leading(d.lanes, topics))
 }

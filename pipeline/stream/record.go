@@ -2,14 +2,12 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace-io/millrace/pipeline"
@@ -38,18 +36,6 @@ func toKafka(r *pipeline.Record) *kgo.Record {
 		}
 	}
 	return k
-}
-
-// refusal says why Kafka will never take a record, if err says so.
-func refusal(err error) (pipeline.Reason, bool) {
-	switch {
-	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		return pipeline.TooLarge, true
-	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.PolicyViolation),
-		errors.Is(err, kerr.InvalidTimestamp), errors.Is(err, kerr.CorruptMessage):
-		return pipeline.Refused, true
-	}
-	return "", false
 }
 
 // markersPause is how long a transaction on Apache Kafka waits after the end of

@@ -13,44 +13,6 @@ import (
 	"github.com/millrace-io/millrace/pipeline"
 )
 
-// Observer is told what a runner does, to count it. Any field may be nil.
-type Observer struct {
-	// Transaction is called after each one: how many records it took in, and
-	// whether it was committed.
-	Transaction func(role string, committed bool, records int)
-	// Rebuilt is called when a session broke and is made anew.
-	Rebuilt func(role string)
-	// DeadLetter is called for each dead letter that the runner itself makes.
-	DeadLetter func(role string, reason pipeline.Reason)
-	// Ready is called with nil once the runner reads, and with what is wrong
-	// while it can't.
-	Ready func(error)
-}
-
-func (o *Observer) transaction(role string, committed bool, records int) {
-	if o.Transaction != nil {
-		o.Transaction(role, committed, records)
-	}
-}
-
-func (o *Observer) rebuilt(role string) {
-	if o.Rebuilt != nil {
-		o.Rebuilt(role)
-	}
-}
-
-func (o *Observer) deadLetter(role string, reason pipeline.Reason) {
-	if o.DeadLetter != nil {
-		o.DeadLetter(role, reason)
-	}
-}
-
-func (o *Observer) ready(err error) {
-	if o.Ready != nil {
-		o.Ready(err)
-	}
-}
-
 // StageConfig is what RunStage runs.
 type StageConfig struct {
 	Config
@@ -80,11 +42,12 @@ type StageConfig struct {
 	Observer Observer
 }
 
-// Limits of one transaction.
+// Limits of a runner and its transactions.
 const (
 	maxPoll     = 10_000           // records
 	txnTimeout  = 10 * time.Second // after which Kafka aborts it by itself
 	sessTimeout = 10 * time.Second // after which a silent member has left
+	leaveMax    = 5 * time.Second  // for telling the group that one leaves
 	heartbeat   = time.Second
 )
 
@@ -95,10 +58,20 @@ const (
 // A record that the stage refuses for good, panics on, or whose output Kafka
 // refuses, becomes a dead letter; everything else goes on. Broker trouble and
 // "not now" from the stage mean the same records again, after a pause. RunStage
-// returns nil when ctx ends, after the transaction under way, and an error when
-// it can't go on: a position that no longer exists, records of a newer format.
+// returns nil when ctx ends, after the transaction under way, for which it has
+// 10 s, and an error when it can't go on: a position that no longer exists,
+// records of a newer format.
 func RunStage(ctx context.Context, cfg StageConfig) error {
-	s := &stageRunner{cfg: cfg, limit: maxPoll, culprits: map[position]*pipeline.PermanentError{}}
+	s := &stageRunner{
+		cfg:      cfg,
+		culprits: map[position]*pipeline.PermanentError{},
+		health:   health{ready: cfg.Observer.Ready},
+		trim:     newTrimmer(cfg.Config),
+	}
+	if cfg.Owner {
+		stop := s.trim.start(ctx)
+		defer stop()
+	}
 	var wait backoff
 	for ctx.Err() == nil {
 		err := s.session(ctx, &wait)
@@ -109,7 +82,6 @@ func RunStage(ctx context.Context, cfg StageConfig) error {
 			return fmt.Errorf("running %s: %w", cfg.Role, fatal.err)
 		}
 		cfg.Observer.rebuilt(cfg.Role)
-		cfg.Observer.ready(err)
 		cfg.log().Warn("stage starts over", "role", cfg.Role, "error", err)
 		sleep(ctx, wait.next())
 	}
@@ -129,52 +101,63 @@ type position struct {
 	offset    int64
 }
 
+func positionOf(r *kgo.Record) position { return position{r.Topic, r.Partition, r.Offset} }
+
 type stageRunner struct {
 	cfg      StageConfig
-	limit    int // records of the next poll; halves in search of a culprit
-	culprits map[position]*pipeline.PermanentError
+	culprits map[position]*pipeline.PermanentError // records whose output Kafka refuses
+	sieve    sieve
 	pause    time.Duration // between the end of a transaction and the next
 	ended    time.Time     // of the last transaction
 	trim     *trimmer
+	health   health
 }
 
 // session runs one client until it breaks or ctx ends.
 func (s *stageRunner) session(ctx context.Context, wait *backoff) error {
-	sess, err := s.open()
+	late, cancel := grace(ctx, txnTimeout) // lets a transaction end after ctx
+	defer cancel()
+	sess, err := s.open(late)
 	if err != nil {
 		return &stopError{err}
 	}
-	defer sess.CloseAllowingRebalance()
+	defer func() {
+		time.AfterFunc(leaveMax, cancel)
+		sess.Close()
+	}()
 	if s.pause, err = pauseFor(ctx, sess.Client()); err != nil {
+		s.health.set(reading, err)
 		return err
 	}
-	s.trim = newTrimmer(sess.Client(), s.cfg.Config, s.cfg.Owner)
-	s.cfg.Observer.ready(nil)
+	s.health.set(reading, nil)
 	for {
-		fetches := sess.PollRecords(ctx, s.limit)
+		fetches := sess.PollRecords(ctx, maxPoll)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err := fetchError(fetches); err != nil {
+			s.health.set(reading, err)
 			return err
 		}
 		if fetches.NumRecords() == 0 {
 			continue
 		}
-		if err := s.transact(ctx, sess, fetches); err != nil {
+		if err := s.transact(ctx, late, sess, fetches); err != nil {
 			return err
 		}
 		wait.reset()
 	}
 }
 
-func (s *stageRunner) open() (*kgo.GroupTransactSession, error) {
-	base, err := s.cfg.options()
+// open makes the session's client, which stops short when late ends.
+func (s *stageRunner) open(late context.Context) (*kgo.GroupTransactSession, error) {
+	opts, err := s.cfg.options()
 	if err != nil {
 		return nil, err
 	}
 	names := s.cfg.Names
-	opts := append(base,
+	opts = append(opts,
+		kgo.WithContext(late),
 		kgo.ConsumerGroup(names.Group(s.cfg.Role)),
 		kgo.ConsumeTopics(s.cfg.Topics...),
 		kgo.TransactionalID(names.TransactionalID(s.cfg.Role, s.cfg.Instance)),
@@ -207,15 +190,7 @@ func (s *stageRunner) start(ctx context.Context, offsets map[string]map[int32]kg
 func startAt(ctx context.Context, cfg Config, offsets map[string]map[int32]kgo.Offset,
 	start func(topic string, partition int32, logStart int64) (int64, error),
 ) error {
-	var topics []string
-	for topic, parts := range offsets {
-		for _, o := range parts {
-			if o.EpochOffset().Offset < 0 {
-				topics = append(topics, topic)
-				break
-			}
-		}
-	}
+	topics := uncommitted(offsets)
 	if len(topics) == 0 {
 		return nil
 	}
@@ -234,8 +209,11 @@ func startAt(ctx context.Context, cfg Config, offsets map[string]map[int32]kgo.O
 				continue
 			}
 			at, ok := first.Lookup(topic, p)
-			if !ok || at.Err != nil {
-				return fmt.Errorf("asking for the start of %s/%d: %w", topic, p, errors.Join(at.Err, kerr.UnknownTopicOrPartition))
+			if !ok {
+				at.Err = kerr.UnknownTopicOrPartition
+			}
+			if at.Err != nil {
+				return fmt.Errorf("asking for the start of %s/%d: %w", topic, p, at.Err)
 			}
 			begin := at.Offset
 			if start != nil {
@@ -249,26 +227,38 @@ func startAt(ctx context.Context, cfg Config, offsets map[string]map[int32]kgo.O
 	return nil
 }
 
-// fetchError returns what is wrong with a poll, if it is worth starting over or
-// stopping for; the client itself tries again what may pass.
-func fetchError(fetches kgo.Fetches) error {
-	if fetches.IsClientClosed() {
-		return errors.New("Kafka client is closed")
+// uncommitted returns the topics that have partitions without a commit.
+func uncommitted(offsets map[string]map[int32]kgo.Offset) (topics []string) {
+	for topic, parts := range offsets {
+		for _, o := range parts {
+			if o.EpochOffset().Offset < 0 {
+				topics = append(topics, topic)
+				break
+			}
+		}
 	}
+	return topics
+}
+
+// fetchError returns what is wrong with a poll, if it is worth starting over or
+// stopping for; the client itself tries again what may pass. What stops the
+// runner comes before all else.
+func fetchError(fetches kgo.Fetches) (err error) {
 	for _, e := range fetches.Errors() {
 		if stop, ok := errors.AsType[*stopError](e.Err); ok {
 			return stop
 		}
-		err := fmt.Errorf("reading %s/%d: %w", e.Topic, e.Partition, e.Err)
+		this := fmt.Errorf("reading %s/%d: %w", e.Topic, e.Partition, e.Err)
 		switch {
+		case errors.Is(e.Err, context.Canceled): // of this poll
 		case errors.Is(e.Err, kerr.OffsetOutOfRange):
 			return &stopError{fmt.Errorf("%w: records were deleted before they were read; "+
-				"commit an offset for this partition to say where to go on", err)}
+				"commit an offset for this partition to say where to go on", this)}
 		case errors.Is(e.Err, kerr.TopicAuthorizationFailed), errors.Is(e.Err, kerr.GroupAuthorizationFailed):
-			return &stopError{err}
-		default:
-			return err
+			return &stopError{this}
+		case err == nil:
+			err = this
 		}
 	}
-	return nil
+	return err
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -15,94 +14,119 @@ import (
 	"github.com/millrace-io/millrace/pipeline"
 )
 
-// transact takes what was polled through the stage and writes what comes out.
-// A nil error means that it was committed, or aborted and will be polled again.
-func (s *stageRunner) transact(ctx context.Context, sess *kgo.GroupTransactSession, fetches kgo.Fetches) error {
-	out, err := s.process(ctx, fetches)
+// batch is what was polled of one partition, and what came out of it.
+type batch struct {
+	records []*kgo.Record
+	out     pipeline.Output
+	upTo    []int // how long out.Records was after each of the records
+}
+
+// transact takes what was polled through the stage and writes what comes out;
+// late lets it end when ctx does. A nil error means that it was committed, or
+// aborted and will be polled again.
+func (s *stageRunner) transact(ctx, late context.Context, sess *kgo.GroupTransactSession, fetches kgo.Fetches) error {
+	batches, err := s.process(ctx, fetches)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := grace(ctx, txnTimeout) // a signal lets it end
-	defer cancel()
-	sleep(ctx, time.Until(s.ended.Add(s.pause)))
-	if err := sess.Begin(); err != nil {
-		return fmt.Errorf("beginning a transaction: %w", err)
-	}
-	failed := produce(ctx, sess.Client(), s.cfg.Names.Ledger(), out)
-	if err := sess.Client().Flush(ctx); err != nil {
-		return fmt.Errorf("writing: %w", err)
-	}
-	// End commits the offsets even when records were refused, so every promise
-	// is read before.
-	cause := failed.Load()
-	committed, err := sess.End(ctx, kgo.TransactionEndTry(cause == nil))
+	sleep(late, time.Until(s.ended.Add(s.pause)))
+	committed, culprits, err := s.write(late, sess, batches)
 	s.ended = time.Now()
 	if err != nil {
-		return fmt.Errorf("ending a transaction: %w", err)
+		s.health.set(writing, err)
+		return err
 	}
 	s.cfg.Observer.transaction(s.cfg.Role, committed, fetches.NumRecords())
-	if cause != nil {
-		return s.blame(fetches, *cause)
-	}
 	if committed {
-		s.advance(fetches)
+		s.advance(batches)
+		return nil
 	}
-	return nil
+	return s.blame(culprits)
 }
 
-// advance forgets the culprits that are behind and lets the polls grow again.
-func (s *stageRunner) advance(fetches kgo.Fetches) {
-	s.limit = min(s.limit*2, maxPoll)
-	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-		if len(p.Records) == 0 {
-			return
+// write runs one transaction. It names those that are to blame if Kafka
+// refuses records.
+func (s *stageRunner) write(ctx context.Context, sess *kgo.GroupTransactSession, batches []batch) (committed bool, culprits map[position]error, err error) {
+	if err := sess.Begin(); err != nil {
+		return false, nil, fmt.Errorf("beginning a transaction: %w", err)
+	}
+	items, ledger := s.items(batches)
+	culprits, err = s.sieve.write(ctx, sess.Client(), s.cfg.maxBytes, items, ledger)
+	refused := errors.Is(err, errRefused)
+	if err != nil && !refused {
+		return false, nil, err
+	}
+	// End commits the offsets even when records were refused.
+	committed, err = sess.End(ctx, kgo.TransactionEndTry(!refused))
+	if err != nil {
+		return false, nil, fmt.Errorf("ending a transaction: %w", err)
+	}
+	return committed, culprits, nil
+}
+
+func (s *stageRunner) items(batches []batch) (items []item, ledger []pipeline.Record) {
+	var tally pipeline.Tally
+	for i := range batches {
+		b := &batches[i]
+		from := 0
+		for j, to := range b.upTo {
+			if to > from {
+				items = append(items, item{positionOf(b.records[j]), b.out.Records[from:to:to]})
+			}
+			from = to
 		}
-		last := p.Records[len(p.Records)-1].Offset
-		s.trim.committed(p.Topic, p.Partition, last+1)
+		for _, c := range b.out.Counts {
+			tally.Add(c)
+		}
+	}
+	return items, tally.Records(s.cfg.Names.Ledger())
+}
+
+// advance forgets what is behind.
+func (s *stageRunner) advance(batches []batch) {
+	s.health.set(writing, nil)
+	s.sieve.reset()
+	for _, b := range batches {
+		last := positionOf(b.records[len(b.records)-1])
+		s.trim.committed(topicPartition{last.topic, last.partition}, last.offset+1)
 		for at := range s.culprits {
-			if at.topic == p.Topic && at.partition == p.Partition && at.offset <= last {
+			if at.topic == last.topic && at.partition == last.partition && at.offset <= last.offset {
 				delete(s.culprits, at)
 			}
 		}
-	})
+	}
 }
 
-// blame finds the record whose output Kafka refuses for good: the transaction
-// was aborted, and comes again with half as many records until there is one.
-func (s *stageRunner) blame(fetches kgo.Fetches, cause error) error {
-	reason, forGood := refusal(cause)
-	if !forGood {
-		return fmt.Errorf("writing: %w", cause)
+// blame lets the records whose output Kafka refuses become dead letters when
+// they are polled again.
+func (s *stageRunner) blame(culprits map[position]error) error {
+	for at, cause := range culprits {
+		if s.culprits[at] != nil { // not even its dead letter can be written
+			return &stopError{fmt.Errorf("writing the dead letter of %s/%d at offset %d: %w; "+
+				"max.message.bytes of the dead-letters topic has to be larger", at.topic, at.partition, at.offset, cause)}
+		}
+		s.culprits[at] = refusedError(cause)
 	}
-	n := fetches.NumRecords()
-	if n > 1 {
-		s.limit = n / 2
-		return nil
-	}
-	r := fetches.Records()[0]
-	at := position{r.Topic, r.Partition, r.Offset}
-	if s.culprits[at] != nil { // not even its dead letter can be written
-		return &stopError{fmt.Errorf("writing the dead letter of %s/%d at offset %d: %w; "+
-			"max.message.bytes of the dead-letters topic has to be larger", r.Topic, r.Partition, r.Offset, cause)}
-	}
-	s.culprits[at] = &pipeline.PermanentError{Reason: reason, Err: fmt.Errorf("writing what comes out of it: %w", cause)}
 	return nil
+}
+
+func refusedError(cause error) *pipeline.PermanentError {
+	reason, _ := refusal(cause)
+	return &pipeline.PermanentError{Reason: reason, Err: fmt.Errorf("writing what comes out of it: %w", cause)}
 }
 
 // process takes every record through the stage, partitions side by side, until
 // the stage has an answer for all: it may say "not now" for a while.
-func (s *stageRunner) process(ctx context.Context, fetches kgo.Fetches) ([]pipeline.Output, error) {
-	var parts [][]*kgo.Record
-	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-		if len(p.Records) > 0 {
-			parts = append(parts, p.Records)
-		}
-	})
+func (s *stageRunner) process(ctx context.Context, fetches kgo.Fetches) ([]batch, error) {
 	var wait backoff
 	for {
-		out, err := s.try(ctx, parts)
-		if err == nil || ctx.Err() != nil {
-			return out, errors.Join(err, ctx.Err())
+		batches, err := s.try(ctx, fetches)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err == nil {
+			s.health.set(processing, nil)
+			return batches, nil
 		}
 		if errors.Is(err, pipeline.ErrNewerFormat) {
 			return nil, &stopError{err}
@@ -111,29 +135,42 @@ func (s *stageRunner) process(ctx context.Context, fetches kgo.Fetches) ([]pipel
 		if later, ok := errors.AsType[*pipeline.RetryAfterError](err); ok {
 			pause = max(pause, later.After)
 		}
-		s.cfg.Observer.ready(err)
+		s.health.set(processing, err)
 		s.cfg.log().Warn("stage waits", "role", s.cfg.Role, "pause", pause, "error", err)
 		sleep(ctx, pause)
 	}
 }
 
-func (s *stageRunner) try(ctx context.Context, parts [][]*kgo.Record) ([]pipeline.Output, error) {
-	outs := make([]pipeline.Output, len(parts))
+func (s *stageRunner) try(ctx context.Context, fetches kgo.Fetches) ([]batch, error) {
+	var batches []batch
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		if len(p.Records) > 0 {
+			batches = append(batches, batch{records: p.Records})
+		}
+	})
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i, records := range parts {
-		g.Go(func() error {
-			var in pipeline.Record
-			for _, r := range records {
-				fromKafka(r, &in)
-				if err := s.one(ctx, &in, &outs[i]); err != nil {
-					return fmt.Errorf("processing %s/%d at offset %d: %w", in.Topic, in.Partition, in.Offset, err)
-				}
-			}
-			return nil
-		})
+	for i := range batches {
+		g.Go(func() error { return s.all(ctx, &batches[i]) })
 	}
-	return outs, g.Wait()
+	return batches, g.Wait()
+}
+
+// all takes the records of a partition through the stage, in order.
+func (s *stageRunner) all(ctx context.Context, b *batch) error {
+	b.upTo = make([]int, 0, len(b.records))
+	var in pipeline.Record
+	for _, k := range b.records {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		in = asRecord(k) // with headers of its own: what comes out may hold them
+		if err := s.one(ctx, &in, &b.out); err != nil {
+			return fmt.Errorf("processing %s/%d at offset %d: %w", in.Topic, in.Partition, in.Offset, err)
+		}
+		b.upTo = append(b.upTo, len(b.out.Records))
+	}
+	return nil
 }
 
 // one takes one record through the stage; what can't go on becomes a dead letter.
@@ -141,14 +178,12 @@ func (s *stageRunner) one(ctx context.Context, in *pipeline.Record, out *pipelin
 	records, counts := len(out.Records), len(out.Counts)
 	err := s.guarded(ctx, in, out)
 	dead, permanent := pipeline.IsPermanent(err)
-	if !permanent {
+	if !permanent || errors.Is(err, pipeline.ErrNewerFormat) {
 		return err
 	}
 	out.Records, out.Counts = out.Records[:records], out.Counts[:counts]
 	s.cfg.Observer.deadLetter(s.cfg.Role, dead.Reason)
-	out.Send(pipeline.NewDeadLetter(s.cfg.Names.DeadLetters(), in, pipeline.DeadLetter{
-		Stage: s.cfg.Role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),
-	}))
+	out.Send(deadLetter(s.cfg.Config, s.cfg.Role, in, dead))
 	if s.cfg.OnDeadLetter != nil {
 		for _, c := range s.cfg.OnDeadLetter(in) {
 			out.Count(c)
@@ -170,32 +205,14 @@ func (s *stageRunner) guarded(ctx context.Context, in *pipeline.Record, out *pip
 	return s.cfg.Stage.Process(ctx, in, out)
 }
 
-func panicked(cfg Config, role string, in *pipeline.Record, p any) error {
+func panicked(cfg Config, role string, in *pipeline.Record, p any) *pipeline.PermanentError {
 	cfg.log().Error("panic", "role", role, "topic", in.Topic, "partition", in.Partition,
 		"offset", in.Offset, "panic", p, "stack", string(debug.Stack()))
-	return pipeline.Permanent(pipeline.Panicked, fmt.Errorf("panic: %v", p))
+	return &pipeline.PermanentError{Reason: pipeline.Panicked, Err: fmt.Errorf("panic: %v", p)}
 }
 
-// produce writes outputs and their ledger records in the client's transaction,
-// and returns where the first error will stand once the client is flushed.
-func produce(ctx context.Context, cl *kgo.Client, ledger string, outs []pipeline.Output) *atomic.Pointer[error] {
-	var failed atomic.Pointer[error]
-	promise := func(_ *kgo.Record, err error) {
-		if err != nil {
-			failed.CompareAndSwap(nil, &err)
-		}
-	}
-	var tally pipeline.Tally
-	for i := range outs {
-		for j := range outs[i].Records {
-			cl.Produce(ctx, toKafka(&outs[i].Records[j]), promise)
-		}
-		for _, c := range outs[i].Counts {
-			tally.Add(c)
-		}
-	}
-	for _, r := range tally.Records(ledger) {
-		cl.Produce(ctx, toKafka(&r), promise)
-	}
-	return &failed
+func deadLetter(cfg Config, role string, in *pipeline.Record, dead *pipeline.PermanentError) pipeline.Record {
+	return pipeline.NewDeadLetter(cfg.Names.DeadLetters(), in, pipeline.DeadLetter{
+		Stage: role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),
+	})
 }

@@ -46,9 +46,9 @@ type TrackedConfig struct {
 	// a dead letter of a record. nil means nothing.
 	OnDeadLetter func(in *pipeline.Record) []pipeline.Count
 
-	// OnOwned is told what part of each topic's partitions this runner owns,
-	// from 0 to 1, whenever that changes.
-	OnOwned func(shares map[string]float64)
+	// OnOwned is told how many partitions of each topic this runner owns. It
+	// is never called concurrently.
+	OnOwned func(partitions map[string]int)
 
 	// Drain is how long a partition that goes to another owner may wait for
 	// what is open; default 30 s. It must be longer than the longest call.
@@ -59,12 +59,11 @@ type TrackedConfig struct {
 
 // Limits of a Tracked runner.
 const (
-	commitEvery  = 20 * time.Millisecond // unless there are
-	commitAt     = 2_000                 // endings before
-	queueHigh    = 4_000                 // fetched records a partition holds before its fetching pauses
-	queueLow     = 1_000                 // and resumes
+	commitEvery  = 20 * time.Millisecond
+	queueHigh    = 4_000 // fetched records a partition holds before its fetching pauses
+	queueLow     = 1_000 // and resumes
 	defaultDrain = 30 * time.Second
-	rebalanceMax = 60 * time.Second
+	goodbye      = 30 * time.Second // for what comes after Drain, of a rebalance
 )
 
 // Tracked reads topics with many records of a partition open at once, in any
@@ -76,38 +75,33 @@ const (
 // transactions. So partitions can leave, once what is open in them has ended,
 // while the others go on.
 type Tracked struct {
-	cfg  TrackedConfig
-	cons *kgo.Client
-	prod *kgo.Client
-
-	commitMu sync.Mutex // one transaction at a time; guards prod
-	newer    bool       // transaction version 2: no AddOffsetsToTxn
-	trim     *trimmer
-
-	mu     sync.Mutex
-	owned  map[topicPartition]*partition
-	ids    map[[16]byte]string // topics by id
-	sizes  map[string]int      // partitions of topics, where OnOwned asks
-	done   []*Ticket           // ended, not yet committed
-	dirty  chan struct{}       // something is in done
-	moved  chan struct{}       // something ended or was released
+	cfg    TrackedConfig
+	health health
+	trim   *trimmer
 	feeds  sync.WaitGroup
-	failed chan error // from feeds
-}
+	failed chan error    // why the runner can't go on
+	dirty  chan struct{} // something is in done
+	moved  chan struct{} // something ended or was released
 
-// partition is one partition while it is owned.
-type partition struct {
-	topicPartition
-	ctx    context.Context
-	cancel context.CancelFunc
+	// polling is held while a poll is under way and its records are handed
+	// out; calm says how to get it.
+	polling sync.Mutex
 
-	// guarded by Tracked.mu
-	window window
-	queue  []*kgo.Record // fetched, not taken
-	paused bool
-	open   int
-	gone   bool // not owned any more
-	wake   chan struct{}
+	// commitMu is held during a transaction, and guards what follows.
+	commitMu sync.Mutex
+	prod     producer
+	sieve    sieve
+	unknown  *transaction // nobody told whether it was committed
+
+	mu       sync.Mutex // guards the rest, and every partition; never held while waiting
+	cons     *kgo.Client
+	topics   []string // to read from the start on
+	wakePoll context.CancelFunc
+	calls    int // for calm
+	owned    map[topicPartition]*partition
+	done     []*Ticket // ended, not yet committed
+
+	telling sync.Mutex // held while OnOwned is called; before mu
 }
 
 // Ticket is one open record.
@@ -115,10 +109,12 @@ type Ticket struct {
 	// Record is what was read; it stays valid until the ticket has ended.
 	Record pipeline.Record
 
-	t     *Tracked
-	p     *partition
-	ended bool // guarded by t.mu
-	out   pipeline.Output
+	t *Tracked
+	p *partition
+
+	settled bool // guarded by t.mu
+	out     pipeline.Output
+	buried  bool // out is a dead letter that the runner made
 }
 
 // End settles the ticket: out is written in the next transaction, together with
@@ -128,65 +124,98 @@ type Ticket struct {
 // becomes a dead letter, since a transaction can't commit offsets alone.
 func (k *Ticket) End(out pipeline.Output) {
 	if len(out.Records)+len(out.Counts) == 0 {
-		k.t.bury(k, pipeline.Permanent(pipeline.Panicked, errors.New("record ended without a trace")))
+		k.t.bury(k, &pipeline.PermanentError{Reason: pipeline.Panicked, Err: errors.New("record ended without a trace")})
 		return
 	}
-	k.t.settle(k, &out)
+	k.t.settle(k, &out, false)
 }
 
 // Release gives the record back: whoever owns the partition next takes it again.
 // It is for when the partition goes; otherwise the record stays open for good.
-func (k *Ticket) Release() { k.t.settle(k, nil) }
+func (k *Ticket) Release() { k.t.settle(k, nil, false) }
 
 // NewTracked makes a runner; Run runs it.
 func NewTracked(cfg TrackedConfig) (*Tracked, error) {
-	t := &Tracked{
-		cfg: cfg, owned: map[topicPartition]*partition{}, ids: map[[16]byte]string{}, sizes: map[string]int{},
-		dirty: make(chan struct{}, 1), moved: make(chan struct{}, 1), failed: make(chan error, 1),
-	}
-	if t.cfg.Drain == 0 {
-		t.cfg.Drain = defaultDrain
-	}
-	balancer := kgo.CooperativeStickyBalancer()
-	if cfg.Lanes {
-		balancer = laneBalancer{GroupBalancer: balancer, names: cfg.Names}
-	}
-	var err error
-	t.cons, err = cfg.client(
-		kgo.ConsumerGroup(cfg.Names.Group(cfg.Role)),
-		kgo.ConsumeTopics(cfg.Topics...),
-		kgo.DisableAutoCommit(),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.RequireStableFetchOffsets(),
-		kgo.Balancers(balancer),
-		kgo.SessionTimeout(sessTimeout),
-		kgo.HeartbeatInterval(500*time.Millisecond),
-		kgo.RebalanceTimeout(rebalanceMax),
-		kgo.FetchMaxWait(500*time.Millisecond),
-		kgo.FetchMaxPartitionBytes(1<<20),
-		kgo.OnOffsetsFetched(t.fetched),
-		kgo.AdjustFetchOffsetsFn(t.start),
-		kgo.OnPartitionsRevoked(t.revoked),
-		kgo.OnPartitionsLost(t.lost),
-	)
-	if err != nil {
+	if _, err := cfg.options(); err != nil {
 		return nil, err
 	}
-	t.trim = newTrimmer(t.cons, cfg.Config, true)
-	return t, nil
+	if cfg.Drain == 0 {
+		cfg.Drain = defaultDrain
+	}
+	return &Tracked{
+		cfg:    cfg,
+		health: health{ready: cfg.Observer.Ready},
+		trim:   newTrimmer(cfg.Config),
+		failed: make(chan error, 1),
+		dirty:  make(chan struct{}, 1),
+		moved:  make(chan struct{}, 1),
+		topics: cfg.Topics,
+		owned:  map[topicPartition]*partition{},
+	}, nil
 }
 
-// AddTopics makes the runner read more topics: those of a new lane.
-func (t *Tracked) AddTopics(topics ...string) { t.cons.AddConsumeTopics(topics...) }
+// AddTopics makes the runner read more topics: those of a new lane. Topics that
+// it reads already change nothing.
+func (t *Tracked) AddTopics(topics ...string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cons == nil {
+		t.topics = append(t.topics[:len(t.topics):len(t.topics)], topics...)
+		return
+	}
+	t.cons.AddConsumeTopics(topics...)
+}
 
 // Run reads until ctx ends; then it waits for what is open, commits, leaves the
-// group and returns nil. An error means that it can't go on.
+// group and returns nil. An error means that it can't go on. It is called once.
+//
+// It ends within Drain for what is open, 10 s for the last transaction and 5 s
+// for leaving, whether Kafka is there or not.
 func (t *Tracked) Run(ctx context.Context) error {
-	if err := t.connect(ctx); err != nil {
-		t.cons.Close()
-		return err
+	base, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	if !t.connect(ctx, base) {
+		t.prod.drop()
+		return nil
 	}
-	t.cfg.Observer.ready(nil)
+	err := t.consume(base)
+	if err == nil {
+		err = t.work(ctx, base, kill)
+	}
+	t.prod.drop()
+	if err != nil {
+		return fmt.Errorf("running %s: %w", t.cfg.Role, err)
+	}
+	return nil
+}
+
+// connect makes the producer: what a former run has left open is ended by that,
+// before its offsets are asked for. It tries until ctx ends.
+func (t *Tracked) connect(ctx, base context.Context) bool {
+	t.prod = producer{cfg: t.cfg.Config, role: t.cfg.Role, base: base}
+	var wait backoff
+	for ctx.Err() == nil {
+		err := t.prod.open(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		t.health.set(writing, err)
+		if err == nil {
+			return true
+		}
+		t.cfg.log().Warn("waiting for Kafka", "role", t.cfg.Role, "error", err)
+		sleep(ctx, wait.next())
+	}
+	return false
+}
+
+// work polls and commits until ctx ends or something fails for good, and leaves
+// the group.
+func (t *Tracked) work(ctx, base context.Context, kill context.CancelFunc) error {
+	defer t.trim.start(base)()
+	commits, stop := context.WithCancel(base)
+	var loop sync.WaitGroup
+	loop.Go(func() { t.commitLoop(commits) })
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return t.poll(ctx) })
 	g.Go(func() error {
@@ -197,87 +226,124 @@ func (t *Tracked) Run(ctx context.Context) error {
 			return nil
 		}
 	})
-	commits, stop := context.WithCancel(context.WithoutCancel(ctx))
-	committed := make(chan struct{})
-	go func() {
-		defer close(committed)
-		t.commitLoop(commits)
-	}()
 	err := g.Wait()
-	// Leaving the group revokes everything, which waits for what is open and
-	// commits it.
-	t.cons.CloseAllowingRebalance()
-	t.feeds.Wait()
+	t.leaveGroup(base, kill)
 	stop()
-	<-committed
-	t.prod.Close()
-	if err != nil {
-		return fmt.Errorf("running %s: %w", t.cfg.Role, err)
+	loop.Wait()
+	return err
+}
+
+// fail stops the runner.
+func (t *Tracked) fail(err error) {
+	select {
+	case t.failed <- err:
+	default: // it stops already
+	}
+}
+
+// leaveGroup lets everything go as a rebalance would, and leaves.
+func (t *Tracked) leaveGroup(base context.Context, kill context.CancelFunc) {
+	parts := t.leave(t.all())
+	t.drain(base, parts)
+	last := time.AfterFunc(txnTimeout, kill)
+	t.commitAll(base)
+	t.forget(parts)
+	last.Reset(leaveMax)
+	defer last.Stop()
+	t.cons.Close()
+	t.feeds.Wait()
+}
+
+func (t *Tracked) poll(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := t.pollOnce(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (t *Tracked) connect(ctx context.Context) (err error) {
-	var wait backoff
-	for ctx.Err() == nil {
-		var version int16
-		if version, err = transactionVersion(ctx, t.cons); err == nil {
-			t.newer = version >= 2
-			t.prod, err = t.producer()
-			return err
-		}
-		t.cfg.Observer.ready(err)
-		sleep(ctx, wait.next())
+func (t *Tracked) pollOnce(ctx context.Context) error {
+	t.polling.Lock()
+	defer t.polling.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	t.mu.Lock()
+	t.wakePoll = cancel
+	if t.calls > 0 {
+		cancel()
 	}
-	return errors.Join(err, ctx.Err())
+	t.mu.Unlock()
+	fetches := t.cons.PollRecords(ctx, maxPoll)
+	err := fetchError(fetches)
+	if stop, ok := errors.AsType[*stopError](err); ok {
+		return stop.err
+	}
+	if fetches.IsClientClosed() {
+		return err
+	}
+	if err != nil {
+		t.health.set(reading, err)
+		t.cfg.log().Warn("reading", "role", t.cfg.Role, "error", err)
+	} else if fetches.NumRecords() > 0 {
+		t.health.set(reading, nil)
+	}
+	fetches.EachPartition(t.enqueue)
+	return nil
 }
 
-func (t *Tracked) producer() (*kgo.Client, error) {
-	opts := []kgo.Opt{
-		kgo.TransactionalID(t.cfg.Names.TransactionalID(t.cfg.Role, t.cfg.Instance)),
-		kgo.TransactionTimeout(txnTimeout),
-		kgo.ConcurrentTransactionsBackoff(5 * time.Millisecond),
+// calm calls f while no poll is under way and no records are on their way from
+// one. A partition that goes and comes back at once would get records from
+// before, skip ahead, and lose what is in between.
+func (t *Tracked) calm(f func()) {
+	t.mu.Lock()
+	t.calls++
+	if t.wakePoll != nil {
+		t.wakePoll()
 	}
-	return t.cfg.client(opts...)
+	t.mu.Unlock()
+	t.polling.Lock()
+	defer t.polling.Unlock()
+	t.mu.Lock()
+	t.calls--
+	t.mu.Unlock()
+	f()
 }
 
-func (t *Tracked) poll(ctx context.Context) error {
-	for {
-		fetches := t.cons.PollRecords(ctx, maxPoll)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err := fetchError(fetches); err != nil {
-			if stop, ok := errors.AsType[*stopError](err); ok {
-				return stop.err
-			}
-			if fetches.IsClientClosed() {
-				return err
-			}
-			t.cfg.log().Warn("reading", "role", t.cfg.Role, "error", err)
-		}
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) { t.enqueue(p) })
+// bury ends a ticket as a dead letter.
+func (t *Tracked) bury(k *Ticket, dead *pipeline.PermanentError) {
+	out := t.deadOutput(k, dead)
+	if t.settle(k, &out, true) {
+		t.cfg.Observer.deadLetter(t.cfg.Role, dead.Reason)
 	}
 }
 
-// enqueue hands fetched records to the partition's feed. Fetching pauses while
-// the feed is far behind: polling must go on for the other partitions.
-func (t *Tracked) enqueue(f kgo.FetchTopicPartition) {
-	if len(f.Records) == 0 {
-		return
+func (t *Tracked) deadOutput(k *Ticket, dead *pipeline.PermanentError) (out pipeline.Output) {
+	out.Send(deadLetter(t.cfg.Config, t.cfg.Role, &k.Record, dead))
+	if t.cfg.OnDeadLetter != nil {
+		out.Counts = t.cfg.OnDeadLetter(&k.Record)
 	}
+	return out
+}
+
+// settle ends a ticket, or, without out, releases it: it stays open in the
+// window then. It returns false if that was done before.
+func (t *Tracked) settle(k *Ticket, out *pipeline.Output, buried bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.owned[topicPartition{f.Topic, f.Partition}]
-	if p == nil || p.ctx.Err() != nil {
-		return
+	if k.settled {
+		return false
 	}
-	p.queue = append(p.queue, f.Records...)
-	if len(p.queue) > queueHigh && !p.paused {
-		p.paused = true
-		t.cons.PauseFetchPartitions(map[string][]int32{p.topic: {p.partition}})
+	k.settled = true
+	k.p.open--
+	if out != nil {
+		k.out, k.buried = *out, buried
+		k.p.window.end(k.Record.Offset)
+		t.done = append(t.done, k)
+		wake(t.dirty)
 	}
-	wake(p.wake)
+	wake(t.moved)
+	return true
 }
 
 func wake(c chan struct{}) {
@@ -285,103 +351,4 @@ func wake(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// feed takes one partition's records in order until the partition goes.
-func (t *Tracked) feed(p *partition) {
-	defer t.feeds.Done()
-	for {
-		k := t.next(p)
-		if k == nil {
-			return
-		}
-		if err := t.take(p, k); err != nil {
-			k.Release()
-			if p.ctx.Err() == nil {
-				select {
-				case t.failed <- err:
-				default:
-				}
-				return
-			}
-		}
-	}
-}
-
-func (t *Tracked) take(p *partition, k *Ticket) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			t.bury(k, panicked(t.cfg.Config, t.cfg.Role, &k.Record, v))
-		}
-	}()
-	return t.cfg.Handler.Take(p.ctx, k)
-}
-
-// bury ends a ticket as a dead letter.
-func (t *Tracked) bury(k *Ticket, err error) {
-	dead, _ := pipeline.IsPermanent(err)
-	t.cfg.Observer.deadLetter(t.cfg.Role, dead.Reason)
-	var out pipeline.Output
-	out.Send(pipeline.NewDeadLetter(t.cfg.Names.DeadLetters(), &k.Record, pipeline.DeadLetter{
-		Stage: t.cfg.Role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),
-	}))
-	if t.cfg.OnDeadLetter != nil {
-		out.Counts = t.cfg.OnDeadLetter(&k.Record)
-	}
-	k.End(out)
-}
-
-// next waits for the next record to take; nil once the partition goes.
-func (t *Tracked) next(p *partition) *Ticket {
-	for {
-		if k, ok := t.tryNext(p); ok {
-			return k
-		}
-		select {
-		case <-p.wake:
-		case <-p.ctx.Done():
-			return nil
-		}
-	}
-}
-
-func (t *Tracked) tryNext(p *partition) (*Ticket, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p.ctx.Err() != nil {
-		return nil, true
-	}
-	for len(p.queue) > 0 && !p.window.full() {
-		k := &Ticket{t: t, p: p}
-		fromKafka(p.queue[0], &k.Record)
-		p.queue[0] = nil
-		p.queue = p.queue[1:]
-		if p.paused && len(p.queue) < queueLow {
-			p.paused = false
-			t.cons.ResumeFetchPartitions(map[string][]int32{p.topic: {p.partition}})
-		}
-		if p.window.take(k) {
-			p.open++
-			return k, true
-		}
-	}
-	return nil, false
-}
-
-func (t *Tracked) settle(k *Ticket, out *pipeline.Output) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if k.ended || k.p == nil {
-		return
-	}
-	p := k.p
-	p.open--
-	if out == nil {
-		k.p = nil // released: stays open in the window
-	} else {
-		k.ended, k.out = true, *out
-		t.done = append(t.done, k)
-		wake(t.dirty)
-	}
-	wake(t.moved)
 }

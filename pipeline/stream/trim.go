@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Work topics keep their records for ever (retention.ms=-1), so that nothing
@@ -16,16 +15,15 @@ const (
 	trimEvery = time.Minute // between two looks
 )
 
-// trimmer deletes the records of the partitions that its runner owns, an hour
-// after they were committed.
+// trimmer deletes records an hour after they were committed. A partition may
+// have another owner by then: what was committed stays committed.
 type trimmer struct {
-	cl  *kgo.Client
-	cfg Config
-	on  bool
+	cfg    Config
+	delete func(context.Context, kadm.Offsets) error
 
 	mu    sync.Mutex
-	marks map[topicPartition][]mark // oldest first, at most one each minute
-	last  time.Time
+	last  map[topicPartition]int64  // committed since the last look
+	marks map[topicPartition][]mark // oldest first, at most one for each look
 }
 
 type topicPartition struct {
@@ -39,65 +37,94 @@ type mark struct {
 	offset int64
 }
 
-func newTrimmer(cl *kgo.Client, cfg Config, on bool) *trimmer {
-	return &trimmer{cl: cl, cfg: cfg, on: on, marks: map[topicPartition][]mark{}, last: time.Now()}
+func newTrimmer(cfg Config) *trimmer {
+	t := &trimmer{cfg: cfg, last: map[topicPartition]int64{}, marks: map[topicPartition][]mark{}}
+	t.delete = t.deleteRecords
+	return t
 }
 
 // committed notes that everything below offset is done.
-func (t *trimmer) committed(topic string, partition int32, offset int64) {
-	if !t.on {
-		return
-	}
+func (t *trimmer) committed(p topicPartition, offset int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := time.Now()
-	k := topicPartition{topic, partition}
-	m := t.marks[k]
-	if n := len(m); n == 0 || now.Sub(m[n-1].at) >= trimEvery {
-		t.marks[k] = append(m, mark{now, offset})
+	t.last[p] = offset
+}
+
+// start looks every minute until ctx ends or the returned function is called,
+// which waits for that.
+func (t *trimmer) start(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t.run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
 	}
-	if now.Sub(t.last) >= trimEvery {
-		t.last = now
-		if due := t.due(now); len(due) > 0 {
-			go t.delete(due)
+}
+
+func (t *trimmer) run(ctx context.Context) {
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			t.look(ctx, now)
 		}
 	}
 }
 
-// due takes out the newest mark of each partition that is old enough.
+func (t *trimmer) look(ctx context.Context, now time.Time) {
+	due := t.due(now)
+	if len(due) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, trimEvery)
+	defer cancel()
+	if err := t.delete(ctx, due); err != nil && ctx.Err() == nil {
+		// A later mark of these partitions covers them as well.
+		t.cfg.log().Warn("deleting records that are done", "error", err)
+	}
+}
+
+// due makes a mark of what was committed since the last look, and takes out the
+// newest mark of each partition that is old enough.
 func (t *trimmer) due(now time.Time) kadm.Offsets {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for p, offset := range t.last {
+		t.marks[p] = append(t.marks[p], mark{now, offset})
+	}
+	clear(t.last)
 	var due kadm.Offsets
-	for k, m := range t.marks {
+	for p, m := range t.marks {
 		i := 0
 		for i < len(m) && now.Sub(m[i].at) >= trimAfter {
 			i++
 		}
-		if i == 0 {
-			continue
+		if i > 0 {
+			due.AddOffset(p.topic, p.partition, m[i-1].offset, -1)
 		}
-		due.AddOffset(k.topic, k.partition, m[i-1].offset, -1)
-		if t.marks[k] = m[i:]; len(m) == i {
-			delete(t.marks, k)
+		if t.marks[p] = m[i:]; len(m) == i {
+			delete(t.marks, p)
 		}
 	}
 	return due
 }
 
-// forget drops a partition that has another owner now.
-func (t *trimmer) forget(topic string, partition int32) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.marks, topicPartition{topic, partition})
-}
-
-func (t *trimmer) delete(due kadm.Offsets) {
-	ctx, cancel := context.WithTimeout(context.Background(), trimEvery)
-	defer cancel()
-	resp, err := kadm.NewClient(t.cl).DeleteRecords(ctx, due)
-	if err == nil {
-		err = resp.Error()
+func (t *trimmer) deleteRecords(ctx context.Context, due kadm.Offsets) error {
+	cl, err := t.cfg.client()
+	if err != nil {
+		return err
 	}
-	if err != nil { // the next minute tries again with a later mark
-		t.cfg.log().Warn("deleting records that are done", "error", err)
+	defer cl.Close()
+	resp, err := kadm.NewClient(cl).DeleteRecords(ctx, due)
+	if err != nil {
+		return err
 	}
+	return resp.Error()
 }
