@@ -4,13 +4,20 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/millrace-io/millrace/pipeline/pipelinetest"
 )
 
-func TestMain(m *testing.M) { pipelinetest.Main(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(brokerDir); dir != "" {
+		serveBroker(dir) // this process is the broker of TestBrokerSurvivesAKill
+		return
+	}
+	pipelinetest.Main(m)
+}
 
 // testConfig is a config on a broker, with a prefix of the test's own.
 func testConfig(t testing.TB) Config {

@@ -294,13 +294,17 @@ func (w *LogWriter) commit(ctx context.Context, change string, out []pipeline.Re
 		rs[i] = toKafka(&out[i])
 		rs[i].Headers = append(rs[i].Headers, kgo.RecordHeader{Key: ChangeHeader, Value: []byte(change)})
 	}
+	failed, err := produceAll(ctx, w.cl, rs)
+	if failed != nil {
+		return 0, errors.Join(err, w.abort(ctx))
+	}
+	if err != nil {
+		return 0, err // the next writer aborts it, or Kafka after the time-out
+	}
 	next = w.next
-	for _, r := range w.cl.ProduceSync(ctx, rs...) {
-		if r.Err != nil {
-			return 0, errors.Join(r.Err, w.abort(ctx))
-		}
-		if r.Record.Topic == w.topic {
-			next = max(next, r.Record.Offset+1)
+	for _, r := range rs {
+		if r.Topic == w.topic {
+			next = max(next, r.Offset+1)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logTimeout)

@@ -48,12 +48,41 @@ func (p *Producer) Produce(ctx context.Context, rs []pipeline.Record) error {
 	for i := range rs {
 		out[i] = toKafka(&rs[i])
 	}
-	for _, r := range p.cl.ProduceSync(ctx, out...) {
-		if r.Err != nil {
-			return fmt.Errorf("writing to topic %q: %w", r.Record.Topic, hint(r.Err))
-		}
+	failed, err := produceAll(ctx, p.cl, out)
+	if failed != nil {
+		return fmt.Errorf("writing to topic %q: %w", failed.Topic, hint(err))
+	}
+	if err != nil {
+		return fmt.Errorf("writing %d records: %w", len(rs), err)
 	}
 	return nil
+}
+
+// produceAll writes records and waits until each is acknowledged or failed. It
+// returns the first that failed with its error, or else ctx's error if that
+// ends first. The client itself does not let go of a record that it has sent
+// and heard nothing of, whatever ctx says: it may have been written.
+func produceAll(ctx context.Context, cl *kgo.Client, rs []*kgo.Record) (*kgo.Record, error) {
+	type result struct {
+		r   *kgo.Record
+		err error
+	}
+	results := make(chan result, len(rs))
+	for _, r := range rs {
+		cl.Produce(ctx, r, func(r *kgo.Record, err error) { results <- result{r, err} })
+	}
+	var first result
+	for range rs {
+		select {
+		case got := <-results:
+			if got.err != nil && first.err == nil {
+				first = got
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return first.r, first.err
 }
 
 // Close gives up what has not been acknowledged and ends the connections.

@@ -1,0 +1,228 @@
+package stream
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// dataDir is the folder of an embedded broker, held by one process at a time.
+// The lock file says whether the last one closed it.
+type dataDir struct {
+	path  string
+	lock  *os.File
+	clean bool // it is new, or was closed properly
+}
+
+const (
+	lockFile = "millrace.lock"
+	inUse    = "in use"
+	closed   = "closed"
+)
+
+// errLocked means that another process has the folder.
+var errLocked = errors.New("another broker uses this data directory; stop it, or choose another directory")
+
+func openDataDir(path string) (*dataDir, error) {
+	path, err := filepath.Abs(path)
+	if err == nil {
+		err = os.MkdirAll(path, 0o700)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the data directory: %w", err)
+	}
+	d := &dataDir{path: path, lock: f}
+	if err := flock(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
+	}
+	said, err := io.ReadAll(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("reading %s: %w", f.Name(), err), d.release())
+	}
+	_, err = os.Stat(filepath.Join(path, "meta.json"))
+	d.clean = string(said) == closed || errors.Is(err, fs.ErrNotExist)
+	if err := d.say(inUse); err != nil {
+		return nil, errors.Join(err, d.release())
+	}
+	return d, nil
+}
+
+func (d *dataDir) say(what string) error {
+	err := d.lock.Truncate(0)
+	if err == nil {
+		_, err = d.lock.WriteAt([]byte(what), 0)
+	}
+	if err == nil {
+		err = d.lock.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", d.lock.Name(), err)
+	}
+	return nil
+}
+
+// close notes that all was written down, and lets go of the folder.
+func (d *dataDir) close() error { return errors.Join(d.say(closed), d.release()) }
+
+// release lets go of the folder as it is.
+func (d *dataDir) release() error {
+	if d == nil {
+		return nil
+	}
+	return d.lock.Close() // and with it the lock
+}
+
+// size is how many bytes the files have.
+func (d *dataDir) size() (n int64, err error) {
+	err = filepath.WalkDir(d.path, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return gone(err)
+		}
+		info, err := e.Info()
+		if err == nil {
+			n += info.Size()
+		}
+		return gone(err)
+	})
+	return n, err
+}
+
+// gone lets pass that a file is no longer there: the broker goes on meanwhile.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+type partitionName struct {
+	topic     string
+	partition int32
+}
+
+// String is the name of its folder, as kfake has it.
+func (p partitionName) String() string {
+	return fmt.Sprintf("%s-%d", url.PathEscape(p.topic), p.partition)
+}
+
+// live is where kfake has the partitions, kept where their files are kept over
+// a compaction.
+func (d *dataDir) live() string { return filepath.Join(d.path, "partitions") }
+func (d *dataDir) kept() string { return filepath.Join(d.path, "millrace.compacting") }
+
+// keepCompacted links the files of partitions into a folder of their own. What
+// is appended to a file until kfake deletes it, is in both.
+func (d *dataDir) keepCompacted(names []partitionName) error {
+	if err := d.dropKept(); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := linkAll(filepath.Join(d.live(), name.String()), filepath.Join(d.kept(), name.String())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *dataDir) dropKept() error { return os.RemoveAll(d.kept()) }
+
+func linkAll(from, to string) error {
+	files, err := os.ReadDir(from)
+	if err != nil {
+		return gone(err) // nothing was written yet
+	}
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := os.Link(filepath.Join(from, f.Name()), filepath.Join(to, f.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restoreCompacted brings back the partitions of which a compaction was cut
+// short. A compaction writes from the front and always leaves the last batch,
+// so it was through where that is there.
+func (d *dataDir) restoreCompacted() error {
+	kept, err := os.ReadDir(d.kept())
+	if err != nil {
+		return gone(err)
+	}
+	for _, p := range kept {
+		from, to := filepath.Join(d.kept(), p.Name()), filepath.Join(d.live(), p.Name())
+		old, err := lastOffset(from)
+		if err != nil {
+			return err
+		}
+		now, err := lastOffset(to)
+		if err != nil {
+			return err
+		}
+		if now >= old {
+			continue
+		}
+		if err := errors.Join(os.RemoveAll(to), linkAll(from, to)); err != nil {
+			return fmt.Errorf("restoring partition %s: %w", p.Name(), err)
+		}
+	}
+	return d.dropKept()
+}
+
+// lastOffset is the last offset in the segments of a partition's folder; -1 if
+// there is none.
+func lastOffset(dir string) (int64, error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return -1, gone(err)
+	}
+	last := int64(-1)
+	for _, f := range files {
+		base, isSegment := strings.CutSuffix(f.Name(), ".dat")
+		if _, err := strconv.ParseInt(base, 10, 64); !isSegment || err != nil {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			return -1, err
+		}
+		last = max(last, lastBatch(data))
+	}
+	return last, nil
+}
+
+// Where a record batch has its length, and its last offset less its first.
+const (
+	batchLength    = 8
+	batchAfterHead = 12
+	batchLastDelta = 23
+	batchHead      = 61
+)
+
+// lastBatch is the last offset of the batches in a segment; one that was cut
+// short does not count. -1 if there is none.
+func lastBatch(segment []byte) int64 {
+	last := int64(-1)
+	for len(segment) >= batchHead {
+		n := batchAfterHead + int64(binary.BigEndian.Uint32(segment[batchLength:]))
+		if n < batchHead || n > int64(len(segment)) {
+			break
+		}
+		first := int64(binary.BigEndian.Uint64(segment))
+		last = first + int64(binary.BigEndian.Uint32(segment[batchLastDelta:]))
+		segment = segment[n:]
+	}
+	return last
+}
