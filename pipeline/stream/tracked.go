@@ -46,9 +46,9 @@ type TrackedConfig struct {
 	// a dead letter of a record. nil means nothing.
 	OnDeadLetter func(in *pipeline.Record) []pipeline.Count
 
-	// OnOwned is told how many partitions of each topic this runner owns. It
-	// is never called concurrently.
-	OnOwned func(partitions map[string]int)
+	// OnOwned is told which part of each topic's partitions this runner owns,
+	// from 0 to 1. It is never called concurrently.
+	OnOwned func(shares map[string]float64)
 
 	// Drain is how long a partition that goes to another owner may wait for
 	// what is open; default 30 s. It must be longer than the longest call.
@@ -64,6 +64,11 @@ const (
 	queueLow     = 1_000 // and resumes
 	defaultDrain = 30 * time.Second
 	goodbye      = 30 * time.Second // for what comes after Drain, of a rebalance
+
+	// maxUncommitted is how many endings may wait for their commit before no
+	// more is taken: while Kafka is away, calls must not go on, since each that
+	// can't be committed may have to be made again.
+	maxUncommitted = 2_000
 )
 
 // Tracked reads topics with many records of a partition open at once, in any
@@ -99,7 +104,10 @@ type Tracked struct {
 	wakePoll context.CancelFunc
 	calls    int // for calm
 	owned    map[topicPartition]*partition
-	done     []*Ticket // ended, not yet committed
+	done     []*Ticket      // ended, not yet committed
+	inDoubt  int            // of those ended, in a transaction that is not through
+	kept     kept           // ended, but their partition went
+	sizes    map[string]int // partitions of topics, where OnOwned asks
 
 	telling sync.Mutex // held while OnOwned is called; before mu
 }
@@ -151,6 +159,8 @@ func NewTracked(cfg TrackedConfig) (*Tracked, error) {
 		moved:  make(chan struct{}, 1),
 		topics: cfg.Topics,
 		owned:  map[topicPartition]*partition{},
+		kept:   kept{},
+		sizes:  map[string]int{},
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
@@ -24,7 +25,9 @@ type commitment struct {
 	metadata string
 }
 
-// commitLoop commits what has ended, every 20 ms at most.
+// commitLoop commits what has ended, every 20 ms at most; on a broker that needs
+// no pause between transactions more often, since what was not committed when
+// this process is killed is called again.
 func (t *Tracked) commitLoop(ctx context.Context) {
 	for {
 		select {
@@ -33,8 +36,17 @@ func (t *Tracked) commitLoop(ctx context.Context) {
 			return
 		}
 		t.commitAll(ctx)
-		sleep(ctx, commitEvery)
+		sleep(ctx, t.commitPause())
 	}
+}
+
+func (t *Tracked) commitPause() time.Duration {
+	t.commitMu.Lock()
+	defer t.commitMu.Unlock()
+	if t.prod.pause == 0 {
+		return commitEvery / 4
+	}
+	return commitEvery
 }
 
 // commitAll commits until nothing that has ended is left, or ctx ends.
@@ -99,12 +111,14 @@ func (t *Tracked) collect() *transaction {
 	tx.member, tx.generation = t.cons.GroupMetadata()
 	parts := map[*partition]bool{}
 	for _, k := range t.done {
-		if !k.p.gone { // else the next owner does it again
-			tx.done = append(tx.done, k)
-			parts[k.p] = true
+		if k.p.gone {
+			t.keep(k)
+			continue
 		}
+		tx.done = append(tx.done, k)
+		parts[k.p] = true
 	}
-	t.done = nil
+	t.done, t.inDoubt = nil, len(tx.done)
 	for p := range parts {
 		e := p.window.ended()
 		tx.want[p.topicPartition] = commitment{e.base, e.encode()}
@@ -118,13 +132,19 @@ func (t *Tracked) landed(tx *transaction) {
 	for tp, c := range tx.want {
 		t.trim.committed(tp, c.offset)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inDoubt = 0
+	for _, p := range t.owned {
+		wake(p.wake) // it may take again
+	}
 }
 
 // putBack lets endings go into the next transaction.
 func (t *Tracked) putBack(tx *transaction) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.done = append(tx.done, t.done...)
+	t.done, t.inDoubt = append(tx.done, t.done...), 0
 	wake(t.dirty)
 }
 

@@ -17,8 +17,9 @@ type partition struct {
 	window window
 	queue  []*kgo.Record // fetched, not taken
 	paused bool
-	open   int  // tickets that are neither ended nor released
-	gone   bool // somebody else's, maybe
+	open   int               // tickets that are neither ended nor released
+	gone   bool              // somebody else's, maybe
+	kept   map[int64]*Ticket // ended when the partition was ours before
 }
 
 // enqueue hands fetched records to the partition's feed. Fetching pauses while
@@ -85,7 +86,7 @@ func (t *Tracked) tryNext(p *partition) *Ticket {
 	if p.ctx.Err() != nil {
 		return nil
 	}
-	for len(p.queue) > 0 && p.window.room(p.queue[0].Offset) {
+	for len(p.queue) > 0 && p.window.room(p.queue[0].Offset) && len(t.done)+t.inDoubt < maxUncommitted {
 		r := p.queue[0]
 		p.queue[0] = nil
 		p.queue = p.queue[1:]
@@ -93,10 +94,11 @@ func (t *Tracked) tryNext(p *partition) *Ticket {
 			p.paused = false
 			t.cons.ResumeFetchPartitions(p.asMap())
 		}
-		if p.window.take(r.Offset) {
-			p.open++
-			return &Ticket{Record: asRecord(r), t: t, p: p}
+		if !p.window.take(r.Offset) || t.endAgain(p, r.Offset) {
+			continue
 		}
+		p.open++
+		return &Ticket{Record: asRecord(r), t: t, p: p}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -39,7 +40,10 @@ func (t *Tracked) consume(base context.Context) (err error) {
 
 // fetched makes the window of each partition that comes to this member, from
 // what its former owner committed.
-func (t *Tracked) fetched(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error {
+func (t *Tracked) fetched(ctx context.Context, cl *kgo.Client, r *kmsg.OffsetFetchResponse) error {
+	if err := t.learnSizes(ctx, cl, r); err != nil {
+		return err
+	}
 	t.calm(func() {
 		for _, g := range r.Groups {
 			for _, topic := range g.Topics {
@@ -71,6 +75,7 @@ func (t *Tracked) assign(tp topicPartition, offset int64, metadata *string) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	p.kept = t.kept.take(tp)
 	if old := t.owned[tp]; old != nil {
 		old.gone = true
 		old.cancel()
@@ -96,11 +101,40 @@ func (t *Tracked) tellOwned() {
 	}
 	t.telling.Lock()
 	defer t.telling.Unlock()
-	n := map[string]int{}
+	shares := map[string]float64{}
 	for topic, partitions := range t.all() {
-		n[topic] = len(partitions)
+		shares[topic] = float64(len(partitions)) / float64(t.size(topic))
 	}
-	t.cfg.OnOwned(n)
+	t.cfg.OnOwned(shares)
+}
+
+func (t *Tracked) size(topic string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return max(1, t.sizes[topic])
+}
+
+// learnSizes asks for the number of partitions of topics, if OnOwned wants it.
+func (t *Tracked) learnSizes(ctx context.Context, cl *kgo.Client, r *kmsg.OffsetFetchResponse) error {
+	if t.cfg.OnOwned == nil {
+		return nil
+	}
+	var topics []string
+	for _, g := range r.Groups {
+		for _, topic := range g.Topics {
+			topics = append(topics, topic.Topic)
+		}
+	}
+	found, err := describe(ctx, kadm.NewClient(cl), topics)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, topic := range found {
+		t.sizes[name] = topic.Partitions
+	}
+	return nil
 }
 
 // all returns what is owned.
