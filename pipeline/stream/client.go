@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -310,6 +311,9 @@ func (c Config) explain(err error) error {
 	where := strings.Join(c.Brokers, ", ")
 	if errors.Is(err, kerr.SaslAuthenticationFailed) {
 		return fmt.Errorf("Kafka at %s refused the user name or password: %w", where, err)
+	}
+	if c.SASL != nil && errors.Is(err, io.EOF) {
+		return fmt.Errorf("Kafka at %s closed the connection at the login: it may want TLS, another mechanism, or another user: %w", where, err)
 	}
 	return fmt.Errorf("no Kafka at %s: %w; start one with `millrace broker` or pass --brokers", where, err)
 }
