@@ -1,0 +1,424 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/event"
+)
+
+// view is one thing that tail can show.
+type view struct {
+	filters []string // that make sense
+	head    []string // names of the columns
+	rest    string   // and of what stands behind them
+	// read makes what is shown of a record. A record that can't be read is shown
+	// with the reason; an error ends tail.
+	read func(context.Context, *tail, *pipeline.Record) (shown, error)
+}
+
+// shown is what is shown of one record.
+type shown struct {
+	values map[string][]string // what filters look at, by their names
+	cells  []cell
+	rest   []cell
+	object any // the same for programs
+}
+
+// views are what tail can show.
+var views = map[string]view{
+	"events": {
+		[]string{"type", "user"},
+		[]string{"TIME", "TYPE", "USER"},
+		"PROPERTIES", showEvent,
+	},
+	"matches": {
+		[]string{"type", "user", "webhook"},
+		[]string{"TIME", "TYPE", "USER", "EVENT", "WEBHOOKS"},
+		"PROPERTIES", showMatch,
+	},
+	"deliveries": {
+		[]string{"type", "user", "webhook", "destination"},
+		[]string{"TIME", "DELIVERY", "WEBHOOK", "DESTINATION", "ATTEMPTS", "DUE"},
+		"BODY", showDelivery,
+	},
+	"attempts": {
+		[]string{"type", "webhook", "destination", "status"},
+		[]string{"TIME", "DELIVERY", "WEBHOOK", "DESTINATION", "ATTEMPT", "STATUS", "TOOK", "OUTCOME"},
+		"ANSWER", showAttempt,
+	},
+	"dead-letters": {
+		[]string{"type", "user", "webhook", "destination", "reason"},
+		[]string{"TIME", "STAGE", "REASON", "WEBHOOK", "FROM"},
+		"ERROR AND VALUE", showDeadLetter,
+	},
+}
+
+// source is where a record lies, for programs.
+type source struct {
+	Topic     string    `json:"topic"`
+	Partition int32     `json:"partition"`
+	Offset    int64     `json:"offset"`
+	Written   time.Time `json:"written"`
+}
+
+func sourceOf(r *pipeline.Record) source {
+	return source{r.Topic, r.Partition, r.Offset, r.Time.UTC()}
+}
+
+// unreadable shows a record that is not what it should be.
+func unreadable(r *pipeline.Record, err error) shown {
+	reason := err.Error()
+	if dead, ok := pipeline.IsPermanent(err); ok {
+		reason = dead.Err.Error()
+	}
+	return shown{
+		cells: []cell{{clock(r.Time), dim}, {"unreadable", red}, plain(place(r))},
+		rest:  []cell{{reason, red}, plain("  " + preview(r.Value))},
+		object: struct {
+			source
+			Error string          `json:"error"`
+			Value json.RawMessage `json:"value,omitempty"`
+		}{sourceOf(r), reason, asJSON(r.Value)},
+	}
+}
+
+// eventObject is a decoded event as JSON.
+type eventObject struct {
+	ID          string          `json:"id"`
+	Source      string          `json:"source,omitempty"`
+	Type        string          `json:"type"`
+	Time        time.Time       `json:"time"`
+	System      string          `json:"system,omitempty"`
+	Environment string          `json:"environment"`
+	User        string          `json:"user,omitempty"`
+	Session     string          `json:"session,omitempty"`
+	Properties  json.RawMessage `json:"properties"`
+}
+
+// describe reads the whole event: as JSON, as text for people, and which
+// properties contradict the catalog.
+func (t *tail) describe(e *pipeline.Event) (eventObject, []cell, []string) {
+	known := kindsOf(t.catalog(), e.Type)
+	object := bytes.NewBufferString("{")
+	var own, common []cell
+	for name, v := range e.Properties.All() { // reading a value finds out what contradicts
+		kind := known.of(name)
+		if kind.sensitive {
+			v = "***"
+		}
+		if object.Len() > 1 {
+			object.WriteByte(',')
+		}
+		text := asText(v)
+		fmt.Fprintf(object, "%s:%s", asText(name), text)
+		c := plain(name + "=" + text + " ")
+		if slices.Contains(t.contradicts, name) {
+			c = cell{name + "=" + text + "! ", yellow}
+		}
+		switch {
+		case kind.mirrored:
+		case kind.common:
+			common = append(common, cell{c.text, cmp.Or(c.color, dim)})
+		default:
+			own = append(own, c)
+		}
+	}
+	if e.Environment != pipeline.Production {
+		own = append([]cell{{"[" + e.Environment + "] ", cyan}}, own...)
+	}
+	object.WriteByte('}')
+	return eventObject{
+		e.ID, e.Source, e.Type, e.Time, e.System, e.Environment, e.User, e.Session, object.Bytes(),
+	}, append(own, common...), t.contradicts
+}
+
+// asText returns a property's value as JSON.
+func asText(v any) string {
+	text, err := marshal(v)
+	if err != nil { // the contract of pipeline.Properties
+		panic(err)
+	}
+	return string(text)
+}
+
+// kinds says what kind of property each name is, for one event type.
+type kinds struct {
+	byName   map[string]kind
+	prefixes map[string]kind
+}
+
+type kind struct{ common, mirrored, sensitive bool }
+
+// mirrored are the properties that say what the envelope says.
+var mirrored = []string{"wm.euid", "type", "created_at", "sid", "wm.env"}
+
+func kindsOf(c *event.Catalog, eventType string) kinds {
+	k := kinds{map[string]kind{}, map[string]kind{}}
+	for _, p := range c.Common() {
+		k.byName[p.Name] = kind{common: true, mirrored: slices.Contains(mirrored, p.Name), sensitive: p.Sensitive}
+	}
+	t, ok := c.EventType(eventType)
+	if !ok {
+		return k
+	}
+	for _, p := range t.Properties {
+		if prefix, ok := p.Prefix(); ok {
+			k.prefixes[prefix] = kind{sensitive: p.Sensitive}
+		} else {
+			k.byName[p.Name] = kind{sensitive: p.Sensitive}
+		}
+	}
+	return k
+}
+
+func (k kinds) of(name string) kind {
+	if found, ok := k.byName[name]; ok {
+		return found
+	}
+	for prefix, found := range k.prefixes {
+		if strings.HasPrefix(name, prefix) {
+			return found
+		}
+	}
+	return kind{}
+}
+
+func showEvent(ctx context.Context, t *tail, r *pipeline.Record) (shown, error) {
+	if err := t.ids.Learn(ctx, r.Topic); err != nil { // stands in ids that are made
+		return shown{}, err
+	}
+	t.contradicts = nil
+	e, err := t.decoder.Decode(ctx, r, t.catalog())
+	if ctx.Err() != nil {
+		return shown{}, ctx.Err()
+	}
+	if err != nil {
+		return unreadable(r, err), nil
+	}
+	object, text, contradicts := t.describe(e)
+	return shown{
+		values: map[string][]string{"type": {e.Type}, "user": {e.User}},
+		cells:  []cell{{clock(e.Time), dim}, {e.Type, cyan}, plain(orDash(e.User))},
+		rest:   text,
+		object: struct {
+			source
+			Event       eventObject `json:"event"`
+			Contradicts []string    `json:"contradicts_catalog,omitempty"`
+		}{sourceOf(r), object, contradicts},
+	}, nil
+}
+
+func showMatch(_ context.Context, t *tail, r *pipeline.Record) (shown, error) {
+	header, _ := r.Header(pipeline.EnvelopeHeader)
+	m, err := pipeline.ParseMatch(header)
+	if err != nil {
+		return unreadable(r, err), nil
+	}
+	t.contradicts = nil
+	e, err := t.decoder.Match(r.Value, &m, t.catalog())
+	if err != nil {
+		return unreadable(r, err), nil
+	}
+	deliveries := map[string]string{}
+	for _, w := range m.Webhooks {
+		deliveries[w] = pipeline.DeliveryID(e, w)
+	}
+	object, text, contradicts := t.describe(e)
+	return shown{
+		values: map[string][]string{"type": {e.Type}, "user": {e.User}, "webhook": m.Webhooks},
+		cells: []cell{
+			{clock(m.At), dim}, {e.Type, cyan}, plain(orDash(e.User)), plain(e.ID), {strings.Join(m.Webhooks, ","), green},
+		},
+		rest: text,
+		object: struct {
+			source
+			Definitions int64             `json:"definitions"`
+			Matched     time.Time         `json:"matched"`
+			Deliveries  map[string]string `json:"deliveries"` // webhook to delivery id
+			Event       eventObject       `json:"event"`
+			Contradicts []string          `json:"contradicts_catalog,omitempty"`
+		}{sourceOf(r), m.Definitions, m.At, deliveries, object, contradicts},
+	}, nil
+}
+
+// shortID is what people need of a delivery's id to tell it from others.
+func shortID(id string) string { return id[:min(len(id), 12)] }
+
+// deliveryObject is the envelope of a delivery as JSON.
+type deliveryObject struct {
+	ID          string    `json:"delivery"`
+	Webhook     string    `json:"webhook"`
+	Destination string    `json:"destination"`
+	Lane        string    `json:"lane"`
+	EventID     string    `json:"event"`
+	EventType   string    `json:"type"`
+	EventTime   time.Time `json:"time"`
+	User        string    `json:"user,omitempty"`
+	URL         string    `json:"url,omitempty"`
+	Definitions int64     `json:"definitions"`
+	Matched     time.Time `json:"matched"`
+	Attempts    int       `json:"attempts"`
+	Due         time.Time `json:"due,omitzero"`
+}
+
+func showDelivery(_ context.Context, _ *tail, r *pipeline.Record) (shown, error) {
+	header, _ := r.Header(pipeline.EnvelopeHeader)
+	d, err := pipeline.ParseDelivery(header)
+	if err != nil {
+		return unreadable(r, err), nil
+	}
+	due := "now"
+	if !d.Due.IsZero() {
+		due = clock(d.Due)
+	}
+	return shown{
+		values: map[string][]string{
+			"type": {d.EventType}, "user": {d.User}, "webhook": {d.Webhook}, "destination": {d.Destination},
+		},
+		cells: []cell{
+			{clock(r.Time), dim}, plain(shortID(d.ID)), {d.Webhook, green}, plain(d.Destination), plain(strconv.Itoa(d.Attempts)), plain(due),
+		},
+		rest: []cell{plain(preview(r.Value))},
+		object: struct {
+			source
+			deliveryObject
+			Body json.RawMessage `json:"body,omitempty"`
+		}{sourceOf(r), deliveryObject{
+			d.ID, d.Webhook, d.Destination, d.Lane, d.EventID, d.EventType, d.EventTime, d.User, d.URL,
+			d.Definitions, d.MatchedAt, d.Attempts, d.Due,
+		}, asJSON(r.Value)},
+	}, nil
+}
+
+func showAttempt(_ context.Context, _ *tail, r *pipeline.Record) (shown, error) {
+	a, err := event.ParseAttempt(r.Value)
+	if err != nil {
+		return unreadable(r, err), nil
+	}
+	status, statusColor := strconv.Itoa(a.Status), green
+	if a.Status == 0 {
+		status = a.ErrorClass
+	}
+	if a.Outcome != "success" {
+		statusColor = red
+	}
+	var rest []cell
+	if !a.NextAt.IsZero() {
+		rest = append(rest, cell{"next " + clock(a.NextAt) + "  ", yellow})
+	}
+	if a.Error != "" {
+		rest = append(rest, cell{a.Error + "  ", red})
+	}
+	values := []string{a.Outcome}
+	if a.Status != 0 {
+		values = append(values, status, status[:1]+"xx")
+	}
+	return shown{
+		values: map[string][]string{
+			"type": {a.EventType}, "webhook": {a.Webhook}, "destination": {a.Destination}, "status": values,
+		},
+		cells: []cell{
+			{clock(a.At), dim},
+			plain(shortID(a.DeliveryID)),
+			{a.Webhook, green},
+			plain(a.Destination),
+			plain("#" + strconv.Itoa(a.Attempt)),
+			{orDash(status), statusColor},
+			plain(a.Latency.Round(100 * time.Microsecond).String()), plain(a.Outcome),
+		},
+		rest:   append(rest, plain(preview(a.Response))),
+		object: attemptObject(r, a),
+	}, nil
+}
+
+func attemptObject(r *pipeline.Record, a *event.Attempt) any {
+	return struct {
+		source
+		ID          string          `json:"delivery"`
+		Webhook     string          `json:"webhook"`
+		Destination string          `json:"destination"`
+		Lane        string          `json:"lane"`
+		EventID     string          `json:"event"`
+		EventType   string          `json:"type"`
+		Attempt     int             `json:"attempt"`
+		At          time.Time       `json:"at"`
+		LatencyMS   float64         `json:"latency_ms"`
+		Status      int             `json:"status,omitempty"`
+		Outcome     string          `json:"outcome"`
+		ErrorClass  string          `json:"error_class,omitempty"`
+		Error       string          `json:"error,omitempty"`
+		Response    json.RawMessage `json:"response,omitempty"`
+		NextAt      time.Time       `json:"next_at,omitzero"`
+	}{
+		sourceOf(r), a.DeliveryID, a.Webhook, a.Destination, a.Lane, a.EventID, a.EventType, a.Attempt, a.At,
+		float64(a.Latency.Microseconds()) / 1000, a.Status, a.Outcome, a.ErrorClass, a.Error, asJSON(a.Response), a.NextAt,
+	}
+}
+
+func showDeadLetter(_ context.Context, _ *tail, r *pipeline.Record) (shown, error) {
+	header, _ := r.Header(pipeline.EnvelopeHeader)
+	x, err := pipeline.ParseDeadLetter(header)
+	if err != nil {
+		return unreadable(r, err), nil
+	}
+	was := originOf(&x)
+	from := fmt.Sprintf("%s/%d@%d", x.Topic, x.Partition, x.Offset)
+	return shown{
+		values: map[string][]string{
+			"type": {was.eventType}, "user": {was.user}, "webhook": was.webhooks, "destination": {was.destination},
+			"reason": {string(x.Reason)},
+		},
+		cells: []cell{
+			{clock(x.At), dim}, plain(x.Stage), {string(x.Reason), red}, plain(orDash(strings.Join(was.webhooks, ","))), plain(from),
+		},
+		rest: []cell{{x.Error + "  ", red}, plain(preview(r.Value))},
+		object: struct {
+			source
+			Stage       string          `json:"stage"`
+			Reason      pipeline.Reason `json:"reason"`
+			Error       string          `json:"error"`
+			At          time.Time       `json:"at"`
+			FromTopic   string          `json:"from_topic"`
+			FromPart    int32           `json:"from_partition"`
+			FromOffset  int64           `json:"from_offset"`
+			Webhooks    []string        `json:"webhooks,omitempty"`
+			Delivery    string          `json:"delivery,omitempty"`
+			Destination string          `json:"destination,omitempty"`
+			EventType   string          `json:"type,omitempty"`
+			User        string          `json:"user,omitempty"`
+			Value       json.RawMessage `json:"value,omitempty"`
+		}{
+			sourceOf(r), x.Stage, x.Reason, x.Error, x.At, x.Topic, x.Partition, x.Offset,
+			was.webhooks, x.Delivery, was.destination, was.eventType, was.user, asJSON(r.Value),
+		},
+	}, nil
+}
+
+// origin is what is known of what a dead letter was.
+type origin struct {
+	eventType, user, destination string
+	webhooks                     []string
+}
+
+// originOf asks the envelope that the record had before, if it can be read.
+func originOf(x *pipeline.DeadLetter) origin {
+	var o origin
+	if d, err := pipeline.ParseDelivery(x.Envelope); err == nil {
+		o = origin{d.EventType, d.User, d.Destination, []string{d.Webhook}}
+	} else if m, err := pipeline.ParseMatch(x.Envelope); err == nil {
+		o = origin{m.Event.Type, m.Event.User, "", m.Webhooks}
+	}
+	if x.Webhook != "" {
+		o.webhooks = []string{x.Webhook}
+	}
+	return o
+}
