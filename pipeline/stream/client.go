@@ -62,9 +62,10 @@ type Config struct {
 	// Default "millrace".
 	ClientID string
 
-	// Compression of what is written: "lz4" (the default) or "none". lz4 costs
-	// about a microsecond per kilobyte and saves several times that where
-	// brokers replicate over a network; on the loopback there is nothing to save.
+	// Compression of what is written: "lz4" (the default) or "none". In
+	// batches of 1,000 alike events lz4 takes less CPU than it saves, on the
+	// loopback too: 1.1 µs for each to write and 0.8 to read, and 1.7 and 1.1
+	// without. "none" is for batches that do not compress.
 	Compression string
 
 	// MaxEventBytes is max.message.bytes of the event topics. The sizes of all
@@ -120,8 +121,8 @@ func (c Config) Validate() error {
 	default:
 		add("compression: %q is neither lz4 nor none", c.Compression)
 	}
-	if c.MaxEventBytes != 0 && (c.MaxEventBytes < 1024 || c.MaxEventBytes > 1<<29) {
-		add("events.max_bytes: %d is not between 1 KiB and 512 MiB", c.MaxEventBytes)
+	if c.MaxEventBytes != 0 && (c.MaxEventBytes < 1024 || c.MaxEventBytes > 64<<20) {
+		add("events.max_bytes: %d is not between 1 KiB and 64 MiB", c.MaxEventBytes)
 	}
 	if c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		add("tls: cert and key are needed together")

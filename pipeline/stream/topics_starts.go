@@ -87,7 +87,8 @@ func (in *initializer) commit(ctx context.Context, group string, todo kadm.Offse
 	if len(groups[group].Members) > 0 {
 		in.report.Notes = append(in.report.Notes, fmt.Sprintf(
 			"the filter is running and has not been told where to begin in %s: stop it and run init again",
-			strings.Join(slices.Sorted(maps.Keys(todo)), ", ")))
+			strings.Join(slices.Sorted(maps.Keys(todo)), ", "),
+		))
 		return nil
 	}
 	err = patiently(ctx, func(ctx context.Context) error { return in.adm.CommitAllOffsets(ctx, group, todo) })
