@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -107,6 +108,7 @@ func (d *demo) run(ctx context.Context) error {
 // receive shows the calls that arrive.
 func (d *demo) receive(ctx context.Context, l net.Listener) error {
 	s := newScreen(d.out)
+	s.widths = []int{12, 4, 20} // aligned from the first line on
 	r := &receiver{
 		answer: func(int) int { return 200 },
 		show:   func(c *received) { _ = s.line(c.cells()[:3], plain(c.oneLine())) },
@@ -151,6 +153,12 @@ func (d *demo) produce(ctx context.Context, receiver string) error {
 // demoUsers is how many users the demo has.
 const demoUsers = 50
 
+// demoComments are what they say of a survey, as JSON.
+var demoComments = []json.RawMessage{
+	json.RawMessage(`"Where is the button?"`), json.RawMessage(`"The export takes for ever"`),
+	json.RawMessage(`"Too many clicks to send an invoice"`), json.RawMessage(`"Better than last year"`), json.RawMessage(`null`),
+}
+
 // demoEvent makes the n-th event: every third reaches the goal and every third
 // answers a survey, the others are of any type.
 func demoEvent(c *event.Catalog, topic, run string, n int) (pipeline.Record, error) {
@@ -163,6 +171,9 @@ func demoEvent(c *event.Catalog, topic, run string, n int) (pipeline.Record, err
 		return pipeline.Record{}, err
 	}
 	e.ID, e.Source = fmt.Sprintf("demo-%s-%d", run, n), "millrace/demo"
+	if _, has := e.Properties["comment"]; has {
+		e.Properties["comment"] = demoComments[rand.IntN(len(demoComments))]
+	}
 	value, err := marshal(e)
 	return pipeline.Record{Topic: topic, Key: []byte(e.User), Value: value}, err
 }
@@ -194,9 +205,16 @@ func (d *demo) define(ctx context.Context, receiver string) error {
 
 func (d *demo) welcome(receiver string) {
 	d.log.Info("demo is running", "receiver", receiver)
+	at := ""
+	if b := strings.Join(d.cfg.Brokers, ","); b != stream.DefaultListen {
+		at = " --brokers " + b
+	}
+	if d.cfg.Names != pipeline.DefaultPrefix {
+		at += " --prefix " + string(d.cfg.Names)
+	}
 	fmt.Fprintf(d.out, "\nDemo: three events a second go to topic %s. Two webhooks wait for some of them and call\n"+
 		"http://%s, where each call is shown below. To look further, in another terminal:\n\n"+
-		"  millrace list\n  millrace tail events\n  millrace tail attempts\n"+
-		"  millrace send --example survey.submitted --prop nps_score=2 --prop comment='Where is the button?'\n\n",
-		d.cfg.Names.Events(), receiver)
+		"  millrace list%[3]s\n  millrace tail events%[3]s\n  millrace tail attempts%[3]s\n"+
+		"  millrace send%[3]s --example survey.submitted --prop nps_score=2 --prop comment='Hello'\n\n",
+		d.cfg.Names.Events(), receiver, at)
 }

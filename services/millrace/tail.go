@@ -68,6 +68,7 @@ func (c *tailCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 		cfg: cfg, live: definition.NewLive(cfg, builtin), view: views[c.What], filters: filters, from: from,
 		out: newScreen(std.out), left: c.Count,
 	}
+	t.out.widths = slices.Clone(t.view.widths)
 	if c.JSON {
 		t.json = json.NewEncoder(std.out)
 		t.json.SetEscapeHTML(false)

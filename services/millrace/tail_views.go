@@ -19,6 +19,7 @@ import (
 type view struct {
 	filters []string // that make sense
 	head    []string // names of the columns
+	widths  []int    // of the columns at first; they grow
 	rest    string   // and of what stands behind them
 	// read makes what is shown of a record. A record that can't be read is shown
 	// with the reason; an error ends tail.
@@ -36,29 +37,30 @@ type shown struct {
 // views are what tail can show.
 var views = map[string]view{
 	"events": {
-		[]string{"type", "user"},
-		[]string{"TIME", "TYPE", "USER"},
-		"PROPERTIES", showEvent,
+		filters: []string{"type", "user"},
+		head:    []string{"TIME", "TYPE", "USER"}, widths: []int{12, 28, 8}, rest: "PROPERTIES",
+		read: showEvent,
 	},
 	"matches": {
-		[]string{"type", "user", "webhook"},
-		[]string{"TIME", "TYPE", "USER", "EVENT", "WEBHOOKS"},
-		"PROPERTIES", showMatch,
+		filters: []string{"type", "user", "webhook"},
+		head:    []string{"TIME", "TYPE", "USER", "EVENT", "WEBHOOKS"}, widths: []int{12, 28, 8, 16, 16}, rest: "PROPERTIES",
+		read: showMatch,
 	},
 	"deliveries": {
-		[]string{"type", "user", "webhook", "destination"},
-		[]string{"TIME", "DELIVERY", "WEBHOOK", "DESTINATION", "ATTEMPTS", "DUE"},
-		"BODY", showDelivery,
+		filters: []string{"type", "user", "webhook", "destination"},
+		head:    []string{"TIME", "DELIVERY", "WEBHOOK", "DESTINATION", "ATTEMPTS", "DUE"}, widths: []int{12, 12, 16, 12, 8, 12}, rest: "BODY",
+		read: showDelivery,
 	},
 	"attempts": {
-		[]string{"type", "webhook", "destination", "status"},
-		[]string{"TIME", "DELIVERY", "WEBHOOK", "DESTINATION", "ATTEMPT", "STATUS", "TOOK", "OUTCOME"},
-		"ANSWER", showAttempt,
+		filters: []string{"type", "webhook", "destination", "status"},
+		head:    []string{"TIME", "DELIVERY", "WEBHOOK", "DESTINATION", "ATTEMPT", "STATUS", "TOOK", "OUTCOME"},
+		widths:  []int{12, 12, 16, 12, 7, 6, 8, 11}, rest: "ANSWER",
+		read: showAttempt,
 	},
 	"dead-letters": {
-		[]string{"type", "user", "webhook", "destination", "reason"},
-		[]string{"TIME", "STAGE", "REASON", "WEBHOOK", "FROM"},
-		"ERROR AND VALUE", showDeadLetter,
+		filters: []string{"type", "user", "webhook", "destination", "reason"},
+		head:    []string{"TIME", "STAGE", "REASON", "WEBHOOK", "FROM"}, widths: []int{12, 9, 16, 16, 24}, rest: "ERROR AND VALUE",
+		read: showDeadLetter,
 	},
 }
 
