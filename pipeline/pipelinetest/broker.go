@@ -28,6 +28,8 @@ import (
 type Cluster struct {
 	Addrs []string
 	Names pipeline.Names
+
+	fake *Fake // nil where it is an Apache Kafka
 }
 
 // Broker returns a running Kafka and a prefix that nobody else uses. No topic
@@ -36,12 +38,13 @@ func Broker(t testing.TB) Cluster {
 	t.Helper()
 	names := uniqueNames(t)
 	if addr := os.Getenv("MILLRACE_TEST_KAFKA_ADDR"); addr != "" {
-		return Cluster{strings.Split(addr, ","), names}
+		return Cluster{Addrs: strings.Split(addr, ","), Names: names}
 	}
 	if RealKafka() {
-		return Cluster{shared(t).Addrs(), names}
+		return Cluster{Addrs: shared(t).Addrs(), Names: names}
 	}
-	return Cluster{StartFake(t, "").Addrs(), names}
+	fake := StartFake(t, "")
+	return Cluster{Addrs: fake.Addrs(), Names: names, fake: fake}
 }
 
 // RealKafka reports whether Broker gives an Apache Kafka rather than kfake:

@@ -1,0 +1,43 @@
+package pipelinetest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Configure changes a setting of a topic, as whoever runs the cluster might.
+func (c Cluster) Configure(t testing.TB, topic, setting, value string) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs...), kgo.DisableClientMetrics())
+	if err != nil {
+		t.Fatalf("making a client: %v", err)
+	}
+	defer client.Close()
+	changed, err := kadm.NewClient(client).AlterTopicConfigs(context.Background(),
+		[]kadm.AlterConfig{{Op: kadm.SetConfig, Name: setting, Value: &value}}, topic)
+	if err == nil {
+		_, err = changed.On(topic, func(r *kadm.AlterConfigsResponse) error { return r.Err })
+	}
+	if err != nil {
+		t.Fatalf("setting %s of topic %s to %s: %v", setting, topic, value, err)
+	}
+}
+
+// RefuseWrites lets a topic lack replicas: Kafka then takes no record for it,
+// and clients try again. It ends with accept.
+func (c Cluster) RefuseWrites(t testing.TB, topic string) (accept func()) {
+	t.Helper()
+	if c.fake == nil {
+		c.Configure(t, topic, "min.insync.replicas", "2") // of one
+		return func() { c.Configure(t, topic, "min.insync.replicas", "1") }
+	}
+	return c.fake.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: kerr.NotEnoughReplicas, Count: -1,
+	}).Remove
+}
