@@ -1,0 +1,344 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+	"github.com/millrace-io/millrace/pipeline/stream"
+	"github.com/millrace-io/millrace/services/filter"
+	"github.com/millrace-io/millrace/services/sink"
+	"github.com/millrace-io/millrace/services/transform"
+)
+
+// patience is how long a test waits for what has to happen.
+const patience = 30 * time.Second
+
+// millrace is a Millrace within the test's process, on the tests' broker: the
+// code of `millrace up` and of the other commands.
+type millrace struct {
+	t        testing.TB
+	cfg      stream.Config
+	opts     options
+	producer *stream.Producer
+	log      *logBuffer
+}
+
+// options change what start starts.
+type options struct {
+	cluster    *pipelinetest.Cluster // nil: that of the tests
+	partitions int                   // 0: two
+	registry   string                // address of a schema registry
+	secrets    string                // directory of secrets
+	idle       bool                  // no role is started; see run
+}
+
+// start prepares the topics and starts every role. All of it ends with the test.
+func start(t testing.TB, o options) *millrace {
+	t.Helper()
+	if o.cluster == nil {
+		c := pipelinetest.Broker(t)
+		o.cluster = &c
+	}
+	if o.partitions == 0 {
+		o.partitions = 2
+	}
+	m := &millrace{t: t, opts: o, log: &logBuffer{}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(m.log)
+		}
+	})
+	m.cfg = stream.Config{
+		Brokers: o.cluster.Addrs, Names: o.cluster.Names, Instance: "test",
+		Log: slog.New(slog.NewTextHandler(m.log, nil)),
+	}
+	if _, err := initialize(t.Context(), m.cfg, &initSettings{Partitions: o.partitions}); err != nil {
+		t.Fatalf("creating topics: %v", err)
+	}
+	var err error
+	if m.producer, err = stream.NewProducer(m.cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.producer.Close)
+	if !o.idle {
+		m.run()
+	}
+	return m
+}
+
+// process is one process of a Millrace.
+type process struct {
+	*service
+	stop func() // waits until it has ended
+}
+
+// run starts one process with the given roles, or with what `up` runs if none
+// are given. It ends with the test, or by stop.
+func (m *millrace) run(roles ...string) process {
+	m.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	started, ended := make(chan *service, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		err := runService(ctx, m.cfg, "127.0.0.1:0", func(s *service) error {
+			started <- s
+			return m.add(s, roles)
+		})
+		if err != nil || ctx.Err() == nil {
+			m.t.Errorf("roles %v ended by themselves: %v", roles, err)
+		}
+	}()
+	p := process{stop: sync.OnceFunc(func() {
+		cancel()
+		<-ended
+	})}
+	m.t.Cleanup(p.stop)
+	select {
+	case p.service = <-started:
+	case <-ended:
+		m.t.FailNow()
+	}
+	return p
+}
+
+func (m *millrace) add(s *service, roles []string) error {
+	up := upCmd{Registry: registrySettings{URL: m.opts.registry}, sinkSettings: sinkSettings{SecretsDir: m.opts.secrets}}
+	if len(roles) == 0 {
+		return up.add(s, m.cfg.Log, streams{out: m.log, err: m.log})
+	}
+	up.EgressAllow = []string{"127.0.0.0/8"}
+	for _, role := range roles {
+		err := map[string]func() error{
+			filter.Role:    func() error { return s.filter(&up.eventSettings, &up.Registry) },
+			transform.Role: s.transform,
+			sink.Role:      func() error { return s.sink(&up.sinkSettings, nil) },
+		}[role]()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// command runs a command line of the binary and returns what it prints.
+func (m *millrace) command(stdin string, args ...string) string {
+	m.t.Helper()
+	var out, problems strings.Builder
+	args = append(args, "--brokers", strings.Join(m.cfg.Brokers, ","), "--prefix", string(m.cfg.Names))
+	if code := run(m.t.Context(), args, streams{strings.NewReader(stdin), &out, &problems}); code != exitOK {
+		m.t.Fatalf("millrace %s: exit code %d\n%s", strings.Join(args, " "), code, &problems)
+	}
+	return out.String()
+}
+
+// apply puts definitions in force.
+func (m *millrace) apply(yaml string, flags ...string) {
+	m.t.Helper()
+	m.command(yaml, append([]string{"apply", "-"}, flags...)...)
+}
+
+// produce writes records to the event topic and waits for the acknowledgement.
+func (m *millrace) produce(records ...pipeline.Record) {
+	m.t.Helper()
+	for i := range records {
+		records[i].Topic = m.cfg.Names.Events()
+	}
+	if err := m.producer.Produce(m.t.Context(), records); err != nil {
+		m.t.Fatalf("producing: %v", err)
+	}
+}
+
+// jsonEvent is an event in Event JSON, given by its members; its key is the user.
+func jsonEvent(t testing.TB, members map[string]any) pipeline.Record {
+	t.Helper()
+	value, err := json.Marshal(members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, _ := members["user"].(string)
+	return pipeline.Record{Key: []byte(user), Value: value}
+}
+
+// errSeen ends a read.
+var errSeen = errors.New("seen")
+
+// read hands each record of the topics, from their start, to enough until that
+// says true. The test fails if it doesn't.
+func (m *millrace) read(what string, enough func(*pipeline.Record) bool, topics ...string) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	defer cancel()
+	err := stream.Read(ctx, m.cfg, topics, stream.FromStart(), func(r pipeline.Record) error {
+		if enough(&r) {
+			return errSeen
+		}
+		return nil
+	})
+	if !errors.Is(err, errSeen) {
+		m.t.Fatalf("waiting for %s: %v", what, err)
+	}
+}
+
+// deadLetter is a dead letter as it was read.
+type deadLetter struct {
+	pipeline.DeadLetter
+	record pipeline.Record
+}
+
+// deadLetters waits for n dead letters.
+func (m *millrace) deadLetters(n int) (found []deadLetter) {
+	m.t.Helper()
+	m.read(fmt.Sprint(n, " dead letters"), func(r *pipeline.Record) bool {
+		header, _ := r.Header(pipeline.EnvelopeHeader)
+		x, err := pipeline.ParseDeadLetter(header)
+		if err != nil {
+			m.t.Errorf("reading a dead letter: %v", err)
+		}
+		found = append(found, deadLetter{x, *r})
+		return len(found) == n
+	}, m.cfg.Names.DeadLetters())
+	return found
+}
+
+// attempts waits for n attempts and returns them by delivery, in their order.
+func (m *millrace) attempts(n int) map[string][]*event.Attempt {
+	m.t.Helper()
+	found, count := map[string][]*event.Attempt{}, 0
+	m.read(fmt.Sprint(n, " attempts"), func(r *pipeline.Record) bool {
+		a, err := event.ParseAttempt(r.Value)
+		if err != nil {
+			m.t.Fatalf("reading an attempt: %v", err)
+		}
+		found[a.DeliveryID] = append(found[a.DeliveryID], a)
+		count++
+		return count == n
+	}, m.cfg.Names.Attempts())
+	return found
+}
+
+// delayed waits for n deliveries in the delays and returns them by webhook.
+func (m *millrace) delayed(n int) map[string]pipeline.Delivery {
+	m.t.Helper()
+	var topics []string
+	for _, tier := range pipeline.Tiers() {
+		topics = append(topics, m.cfg.Names.Delays(tier))
+	}
+	found := map[string]pipeline.Delivery{}
+	m.read(fmt.Sprint(n, " deliveries in the delays"), func(r *pipeline.Record) bool {
+		d := parseDelivery(m.t, r)
+		found[d.Webhook] = d
+		return len(found) == n
+	}, topics...)
+	return found
+}
+
+func parseDelivery(t testing.TB, r *pipeline.Record) pipeline.Delivery {
+	t.Helper()
+	header, _ := r.Header(pipeline.EnvelopeHeader)
+	d, err := pipeline.ParseDelivery(header)
+	if err != nil {
+		t.Fatalf("reading a delivery: %v", err)
+	}
+	return d
+}
+
+// endings say how many matches of a webhook there were, and how they ended.
+type endings map[pipeline.Ending]int64
+
+// settled waits until the ledger says just that of each webhook, and nothing of
+// others; and that every id that was matched has ended once.
+func (m *millrace) settled(want map[string]endings) {
+	m.t.Helper()
+	got, sums := map[string]endings{}, map[string]uint64{}
+	defer func() {
+		if m.t.Failed() {
+			m.t.Logf("the ledger says %v, expected %v", got, want)
+		}
+	}()
+	m.read("the ledger to be settled", func(r *pipeline.Record) bool {
+		var c pipeline.Count
+		if err := json.Unmarshal(r.Value, &c); err != nil {
+			m.t.Fatalf("reading the ledger: %v", err)
+		}
+		if got[c.Webhook] == nil {
+			got[c.Webhook] = endings{}
+		}
+		got[c.Webhook][c.Ending] += c.N
+		if c.Ending == pipeline.Matched {
+			c.Sum = -c.Sum
+		}
+		sums[c.Webhook] += c.Sum
+		return maps.EqualFunc(got, want, maps.Equal[endings, endings])
+	}, m.cfg.Names.Ledger())
+	for webhook, sum := range sums {
+		if sum != 0 {
+			m.t.Errorf("webhook %s: the ids that ended are not those that matched (%#x)", webhook, sum)
+		}
+	}
+}
+
+// eventually waits until something is so.
+func eventually(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !so() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waiting until %s: %v", what, ctx.Err())
+		}
+	}
+}
+
+// once fails the test if a call was made twice.
+func once(t testing.TB, r *pipelinetest.Endpoint) {
+	t.Helper()
+	for id, n := range r.IDs() {
+		if n != 1 || id == "" {
+			t.Errorf("delivery %q was called %d times", id, n)
+		}
+	}
+}
+
+// bodies returns the bodies that arrived, sorted.
+func bodies(r *pipelinetest.Endpoint) []string {
+	var all []string
+	for _, c := range r.Calls() {
+		all = append(all, string(c.Body))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// logBuffer keeps what is logged for the case that a test fails.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
