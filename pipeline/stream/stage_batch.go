@@ -102,12 +102,16 @@ func (s *stageRunner) advance(batches []batch) {
 func (s *stageRunner) blame(culprits map[position]error) error {
 	for at, cause := range culprits {
 		if s.culprits[at] != nil { // not even its dead letter can be written
-			return &stopError{fmt.Errorf("writing the dead letter of %s/%d at offset %d: %w; "+
-				"max.message.bytes of the dead-letters topic has to be larger", at.topic, at.partition, at.offset, cause)}
+			return &stopError{noDeadLetter(at, cause)}
 		}
 		s.culprits[at] = refusedError(cause)
 	}
 	return nil
+}
+
+func noDeadLetter(at position, cause error) error {
+	return fmt.Errorf("writing the dead letter of %s/%d at offset %d: %w; "+
+		"max.message.bytes of the dead-letters topic has to be larger", at.topic, at.partition, at.offset, cause)
 }
 
 func refusedError(cause error) *pipeline.PermanentError {

@@ -123,6 +123,7 @@ type Ticket struct {
 	settled bool // guarded by t.mu
 	out     pipeline.Output
 	buried  bool // out is a dead letter that the runner made
+	stuck   bool // which Kafka refuses as well
 }
 
 // End settles the ticket: out is written in the next transaction, together with

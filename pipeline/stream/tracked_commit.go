@@ -144,7 +144,16 @@ func (t *Tracked) landed(tx *transaction) {
 func (t *Tracked) putBack(tx *transaction) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.done, t.inDoubt = append(tx.done, t.done...), 0
+	t.inDoubt = 0
+	var again []*Ticket
+	for _, k := range tx.done {
+		if k.stuck {
+			k.p.window.reopen(k.Record.Offset)
+			continue
+		}
+		again = append(again, k)
+	}
+	t.done = append(again, t.done...)
 	wake(t.dirty)
 }
 
@@ -197,8 +206,8 @@ func (t *Tracked) blame(tx *transaction, culprits map[position]error) {
 		switch {
 		case cause == nil:
 		case k.buried: // not even its dead letter can be written
-			t.fail(fmt.Errorf("writing the dead letter of %s/%d at offset %d: %w; max.message.bytes of the dead-letters topic has to be larger",
-				k.Record.Topic, k.Record.Partition, k.Record.Offset, cause))
+			k.stuck = true
+			t.fail(noDeadLetter(k.position(), cause))
 		default:
 			dead := refusedError(cause)
 			t.cfg.Observer.deadLetter(t.cfg.Role, dead.Reason)

@@ -94,7 +94,7 @@ func (t *Tracked) tryNext(p *partition) *Ticket {
 			p.paused = false
 			t.cons.ResumeFetchPartitions(p.asMap())
 		}
-		if !p.window.take(r.Offset) || t.endAgain(p, r.Offset) {
+		if !p.window.take(r.Offset) || t.endAgain(p, r) {
 			continue
 		}
 		p.open++

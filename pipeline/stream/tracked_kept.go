@@ -1,5 +1,11 @@
 package stream
 
+import (
+	"bytes"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
 // kept holds endings whose partition went before they could be committed: the
 // broker was away for longer than the group waits. If the partition comes back
 // before anybody else ended those records, they need no second call.
@@ -45,13 +51,16 @@ func (t *Tracked) keep(k *Ticket) {
 
 // endAgain ends a record that was just taken with the ending that it had when
 // its partition was ours before; false if there is none. Called with mu held.
-func (t *Tracked) endAgain(p *partition, offset int64) bool {
-	k := p.kept[offset]
+func (t *Tracked) endAgain(p *partition, r *kgo.Record) bool {
+	k := p.kept[r.Offset]
 	if k == nil {
 		return false
 	}
-	delete(p.kept, offset)
-	p.window.end(offset)
+	delete(p.kept, r.Offset)
+	if !k.Record.Time.Equal(r.Timestamp) || !bytes.Equal(k.Record.Key, r.Key) {
+		return false // the topic was created again
+	}
+	p.window.end(r.Offset)
 	k.p = p
 	t.done = append(t.done, k)
 	wake(t.dirty)

@@ -41,6 +41,13 @@ func (w *window) end(at int64) {
 	}
 }
 
+// reopen takes back an end.
+func (w *window) reopen(at int64) {
+	if i, ok := slices.BinarySearch(w.open, at); !ok {
+		w.open = slices.Insert(w.open, i, at)
+	}
+}
+
 // low is the watermark: the oldest offset that is open or was not taken.
 func (w *window) low() int64 {
 	if len(w.open) == 0 {

@@ -25,6 +25,14 @@ func TestWindow(t *testing.T) {
 		{"a gap counts as ended", func(w *window) { w.take(10); w.take(15); w.take(20) }, 10, "11-15 16-20"},
 		{"a gap before the first", func(w *window) { w.take(14); w.take(15); w.end(15) }, 14, "15-16"},
 		{"ended twice", func(w *window) { w.take(10); w.end(10); w.end(10) }, 11, ""},
+		{"open again", func(w *window) {
+			w.take(10)
+			w.take(11)
+			w.end(10)
+			w.end(11)
+			w.reopen(10)
+			w.reopen(10)
+		}, 10, "11-12"},
 		{"never taken", func(w *window) { w.take(10); w.end(12) }, 10, ""},
 		{"a former owner's", func(w *window) { w.skip.add(12, 14); w.take(10); w.end(10) }, 11, "12-14"},
 		{"a former owner's, reached", func(w *window) {
