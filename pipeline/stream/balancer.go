@@ -17,6 +17,20 @@ import (
 type laneBalancer struct {
 	kgo.GroupBalancer
 	names pipeline.Names
+	had   *claim
+}
+
+// claim is what a member had when it was last asked. A member that Kafka lost
+// sight of has nothing any more; asking for the same again spares the calls
+// whose endings it still holds (see kept). Whoever was given a partition since
+// then asks with a later generation, and wins.
+type claim struct {
+	partitions map[string][]int32
+	generation int32
+}
+
+func newLaneBalancer(names pipeline.Names) laneBalancer {
+	return laneBalancer{GroupBalancer: kgo.CooperativeStickyBalancer(), names: names, had: &claim{}}
 }
 
 // ProtocolName is part of the group's protocol: members that follow other rules
@@ -31,7 +45,10 @@ func (b laneBalancer) follows(topic string) bool {
 
 // JoinGroupMetadata tells the leader what this member has of the deliveries.
 func (b laneBalancer) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
-	return b.GroupBalancer.JoinGroupMetadata(topics, leading(b, current), generation)
+	if len(current) > 0 {
+		*b.had = claim{leading(b, current), generation}
+	}
+	return b.GroupBalancer.JoinGroupMetadata(topics, b.had.partitions, b.had.generation)
 }
 
 // leading leaves out the topics that follow.

@@ -13,7 +13,7 @@ import (
 func (t *Tracked) consume(base context.Context) (err error) {
 	balancer := kgo.CooperativeStickyBalancer()
 	if t.cfg.Lanes {
-		balancer = laneBalancer{GroupBalancer: balancer, names: t.cfg.Names}
+		balancer = newLaneBalancer(t.cfg.Names)
 	}
 	t.mu.Lock() // the client calls back at once
 	defer t.mu.Unlock()
