@@ -265,7 +265,7 @@ const previewBytes = 64
 
 // preview returns bytes as text, or what they are if they are none.
 func preview(b []byte) string {
-	if utf8.Valid(b) && !slices.Contains(b, 0) {
+	if utf8.Valid(b) && !slices.ContainsFunc(b, isControl) {
 		return string(b)
 	}
 	more := ""
@@ -273,4 +273,9 @@ func preview(b []byte) string {
 		more = "…"
 	}
 	return fmt.Sprintf("%d bytes: % x%s", len(b), b[:min(len(b), previewBytes)], more)
+}
+
+// isControl says that a byte stands in no text.
+func isControl(b byte) bool {
+	return b == 0x7f || b < ' ' && b != '\t' && b != '\n' && b != '\r'
 }

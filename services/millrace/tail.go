@@ -57,6 +57,9 @@ func (c *tailCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 		return &codeError{exitUsage, fmt.Errorf("tail: %w", err)}
 	}
 	cfg, err := c.connect(ctx, l, std.err)
+	if ctx.Err() != nil {
+		return nil // a signal is the way to end it
+	}
 	if err != nil {
 		return err
 	}
@@ -74,7 +77,7 @@ func (c *tailCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 		t.json.SetEscapeHTML(false)
 	}
 	err = c.run(ctx, t)
-	if errors.Is(err, errEnough) || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if errors.Is(err, errEnough) || ctx.Err() != nil {
 		return nil
 	}
 	return err
