@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // dataDir is the folder of an embedded broker, held by one process at a time.
@@ -43,7 +44,7 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, fmt.Errorf("opening the data directory: %w", err)
 	}
 	d := &dataDir{path: path, lock: f}
-	if err := flock(f); err != nil {
+	if err := lockSoon(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
 	}
 	said, err := io.ReadAll(f)
@@ -56,6 +57,19 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, errors.Join(err, d.release())
 	}
 	return d, nil
+}
+
+// lockPatience is how long to wait for a lock: a process that was killed a
+// moment ago holds its locks until the system has taken it apart.
+const lockPatience = 2 * time.Second
+
+func lockSoon(f *os.File) error {
+	for until := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 100) {
+		err := flock(f)
+		if !errors.Is(err, errLocked) || time.Now().After(until) {
+			return err
+		}
+	}
 }
 
 func (d *dataDir) say(what string) error {

@@ -112,6 +112,21 @@ func (c Config) isOwn(topic string) bool {
 	return slices.ContainsFunc(c.ownSpecs(1, nil), func(s topicSpec) bool { return s.name == topic })
 }
 
+// ownPattern matches the names that isOwn says yes to.
+func (c Config) ownPattern() string {
+	names := []string{c.Names.Delays(pipeline.Tier{})}
+	for _, kind := range []func(string) string{c.Names.Deliveries, c.Names.Redeliveries, c.Names.Waiting} {
+		names = append(names, kind(""))
+	}
+	for i, name := range names {
+		names[i] = regexp.QuoteMeta(name) + ".+"
+	}
+	for _, s := range c.ownSpecs(1, nil) {
+		names = append(names, regexp.QuoteMeta(s.name))
+	}
+	return "^(?:" + strings.Join(names, "|") + ")$"
+}
+
 // Problem is a setting of an existing topic that is not what it has to be.
 type Problem struct {
 	Topic   string

@@ -123,7 +123,7 @@ func (e *eventSettings) resolve(names pipeline.Names) (topics []string, regex bo
 		if len(e.Topics) > 1 {
 			return nil, false, &codeError{exitUsage, fmt.Errorf("events-topics: a pattern (%s) stands alone", t)}
 		}
-		return []string{pattern}, true, nil
+		return []string{"^(?:" + pattern + ")$"}, true, nil
 	}
 	return e.Topics, false, nil
 }
