@@ -40,7 +40,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer ids.Close()
 	f := &filter{
-		Config: cfg, names: cfg.Stream.Names, ids: ids,
+		Config: cfg, names: cfg.Stream.Names, defs: cfg.Definitions, learn: ids.Learn,
 		decoder: event.NewDecoder(cfg.Registry, ids.Cluster()),
 	}
 	f.decoder.TopicID = ids.TopicID
@@ -51,10 +51,16 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 }
 
+// definitions are those in force: a *definition.Live.
+type definitions interface {
+	Snapshot() *definition.Snapshot
+}
+
 type filter struct {
 	Config
 	names   pipeline.Names
-	ids     *stream.TopicIDs
+	defs    definitions
+	learn   func(ctx context.Context, topic string) error // what the ids of events need
 	decoder *event.Decoder
 }
 
@@ -62,7 +68,7 @@ type filter struct {
 // definitions, whichever is in force at the beginning.
 func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline.Output) error {
 	f.Metrics.EventsRead.Add(1)
-	defs := f.Definitions.Snapshot()
+	defs := f.defs.Snapshot()
 	set, paused := defs.FilterSet(), defs.PausedSet()
 	typ, err := f.decoder.Type(in)
 	if err != nil {
@@ -72,7 +78,7 @@ func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline
 		f.Metrics.EventsUnwanted.Add(1)
 		return nil
 	}
-	if err := f.ids.Learn(ctx, in.Topic); err != nil {
+	if err := f.learn(ctx, in.Topic); err != nil {
 		return err
 	}
 	e, err := f.decoder.Decode(ctx, in, defs.Catalog)
@@ -111,16 +117,24 @@ func (f *filter) send(in *pipeline.Record, m *pipeline.Match, out *pipeline.Outp
 			out.Count(pipeline.One(w, m.At, pipeline.Matched, pipeline.DeliveryID(&m.Event, w)))
 		}
 		out.Send(pipeline.Record{
-			Topic: f.names.Matches(), Key: []byte(m.Event.User), Value: value,
+			Topic: f.names.Matches(), Key: keyOf(&m.Event), Value: value,
 			Headers: pipeline.WithEnvelope(in.Headers, m.AppendTo(nil)),
 		})
 	}
 }
 
+// keyOf keeps a user's matches in order, and spreads those of nobody.
+func keyOf(e *pipeline.Event) []byte {
+	if e.User == "" {
+		return []byte(e.ID)
+	}
+	return []byte(e.User)
+}
+
 // start says where a partition without a committed offset begins: init committed
 // one for each it saw, so that only partitions added since may begin by themselves.
 func (f *filter) start(topic string, partition int32, logStart int64) (int64, error) {
-	start, ok := f.Definitions.Snapshot().Starts[topic]
+	start, ok := f.defs.Snapshot().Starts[topic]
 	if !ok {
 		return logStart, nil
 	}

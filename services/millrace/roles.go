@@ -226,6 +226,7 @@ func (s *service) sink(settings *sinkSettings, lanes []string) error {
 	cfg := sink.Config{
 		Stream: s.cfg, Definitions: s.live, Lanes: lanes, Client: client,
 		Metrics: s.telemetry.Metrics, Log: s.log, Observer: s.observer,
+		Ready: s.health.SetReady,
 	}
 	s.group.Go(func() error { return sink.Run(s.ctx, cfg) })
 	return nil

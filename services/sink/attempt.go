@@ -6,82 +6,80 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
 
 // process makes a call, if it may be made now, and settles its delivery.
 func (d *destination) process(c *call) {
 	defer func() {
 		if p := recover(); p != nil {
-			d.Log.Error("panic while sending", "destination", d.name, "delivery", c.delivery.ID, "panic", p)
-			_ = d.bury(c, pipeline.Permanent(pipeline.Panicked, fmt.Errorf("panic: %v", p)))
+			d.Log.Error("panic while sending", telemetry.KeyDestination, d.name,
+				"delivery", c.delivery.ID, "panic", p, "stack", string(debug.Stack()))
+			d.bury(c, pipeline.Panicked, fmt.Errorf("panic: %v", p), pipeline.Output{})
 		}
 	}()
 	if c.ctx.Err() != nil { // not started: the partition's next owner does it
 		c.ticket.Release()
 		return
 	}
-	if !d.turn(c) {
+	if !d.check(c, d.newest()) {
 		return
 	}
-	done, until, why := d.admission(time.Now())
+	now := time.Now()
+	rev := d.revision()
+	if rev.sender == nil {
+		d.putOff(c, now.Add(pausedTime), whyUnusable)
+		return
+	}
+	done, until, why := rev.allow(now)
 	if done == nil {
-		d.hold(c, until, why)
+		d.putOff(c, until, why)
 		return
 	}
-	start := time.Now()
-	d.Metrics.AttemptsInFlight.Add(1, d.name)
-	r := d.sender.Send(context.WithoutCancel(c.ctx), request(c, d.def.Request.Method, start))
-	d.Metrics.AttemptsInFlight.Add(-1, d.name)
-	done(health(r))
-	if r.Outcome == httpsend.NotSent {
-		d.hold(c, spread(start.Add(pausedTime)), "secret missing")
-		return
-	}
-	d.measure(r.Latency)
-	d.Metrics.Attempts.Add(1, d.name, r.Outcome.String())
-	d.Metrics.AttemptDuration.Record(r.Latency.Seconds(), d.name)
-	d.settle(c, r, start)
+	a := &attempt{destination: d, call: c, rev: rev, start: now}
+	a.send(done)
+	a.settle()
 }
 
-// turn waits for the rate limit; false if that would take long, and the
-// delivery was put off.
-func (d *destination) turn(c *call) bool {
-	now := time.Now()
-	r := d.limiter.ReserveN(now, 1)
-	wait := r.DelayFrom(now)
-	if wait <= 0 {
-		return true
-	}
-	if wait > maxLimit {
-		r.CancelAt(now)
-		d.hold(c, d.nextSlot(now), "rate limit")
-		return false
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-c.ctx.Done():
-		r.CancelAt(now)
-		c.ticket.Release()
-		return false
+// attempt is one call: to whom, and how it went.
+type attempt struct {
+	*destination
+	call  *call
+	rev   *revision
+	start time.Time
+	httpsend.Result
+}
+
+// send makes the call and tells the breaker. It is not cut short when the
+// partition has to go: the partition waits.
+func (a *attempt) send(done func(error)) {
+	verdict := errNeutral // of a panic
+	a.Metrics.AttemptsInFlight.Add(1, a.name)
+	defer func() {
+		a.Metrics.AttemptsInFlight.Add(-1, a.name)
+		done(verdict)
+	}()
+	a.Result = a.rev.sender.Send(context.WithoutCancel(a.call.ctx), request(a.call, a.rev.def.Request.Method, a.start))
+	if verdict = a.health(); verdict == nil {
+		a.measure(a.Latency)
 	}
 }
 
 func request(c *call, method string, at time.Time) httpsend.Call {
 	call := httpsend.Call{ID: c.delivery.ID, URL: c.delivery.URL, At: at}
 	if method == http.MethodGet {
-		call.Query = c.ticket.Record.Value
+		call.Query = c.record.Value
 	} else {
-		call.Body = c.ticket.Record.Value
+		call.Body = c.record.Value
 	}
-	for _, h := range c.ticket.Record.Headers {
+	for _, h := range c.record.Headers {
 		if h.Key == "traceparent" || h.Key == "tracestate" {
 			call.Header = append(call.Header, httpsend.Header{Name: http.CanonicalHeaderKey(h.Key), Value: string(h.Value)})
 		}
@@ -91,83 +89,116 @@ func request(c *call, method string, at time.Time) httpsend.Call {
 
 // health is what a call says about its destination, for the breaker: an answer
 // of any kind is a sign of life, and 429 asks for patience, which the gate has.
-func health(r httpsend.Result) error {
+func (a *attempt) health() error {
 	switch {
-	case r.Outcome == httpsend.NotSent, r.Outcome == httpsend.Pause, r.Outcome == httpsend.Disable,
-		r.Status == http.StatusTooManyRequests, r.Class == httpsend.ClassTooLarge, r.Class == httpsend.ClassInvalid:
+	case !a.made(), a.Outcome == httpsend.Pause, a.Outcome == httpsend.Disable, a.Status == http.StatusTooManyRequests:
 		return errNeutral
-	case r.Outcome == httpsend.Retry:
-		return r.Err
+	case a.Outcome == httpsend.Retry:
+		return a.Err
 	}
 	return nil
 }
 
-// settle writes down how a call went and what comes of the delivery.
-func (d *destination) settle(c *call, r httpsend.Result, start time.Time) {
-	v := c.delivery
-	switch r.Outcome {
+// made says whether a request was made at all.
+func (a *attempt) made() bool {
+	return a.Outcome != httpsend.NotSent && a.Class != httpsend.ClassTooLarge && a.Class != httpsend.ClassInvalid
+}
+
+// settle writes down how the call went and what comes of the delivery.
+func (a *attempt) settle() {
+	if a.made() {
+		a.Metrics.Attempts.Add(1, a.name, a.Outcome.String())
+		a.Metrics.AttemptDuration.Record(a.Latency.Seconds(), a.name)
+	}
+	switch a.Outcome {
+	case httpsend.NotSent:
+		a.putOff(a.call, time.Now().Add(secretTime), whySecret)
 	case httpsend.Success:
-		d.end(c, pipeline.Delivered, d.attempt(c, r, start, time.Time{}))
-	case httpsend.Pause, httpsend.Disable: // keeps its deliveries, and uses up no attempt
-		due := start.Add(pausedTime)
-		d.shutUntil(due, r.Outcome.String())
-		d.retry(c, v, r, start, spread(due), r.Outcome.String())
+		a.end(a.call, pipeline.Delivered, a.output(time.Time{}))
+	case httpsend.Pause:
+		a.keep(whyRefused)
+	case httpsend.Disable:
+		a.keep(whyGone)
 	case httpsend.Retry:
-		v.Attempts++
-		if v.Attempts >= d.def.Retry.Attempts {
-			d.giveUp(c, r, start, pipeline.AttemptsUsed)
-			return
-		}
-		wait := max(d.backoff(v.Attempts), r.RetryAfter)
-		if r.Status == http.StatusTooManyRequests {
-			d.shutUntil(start.Add(wait), "too many requests")
-		}
-		d.retry(c, v, r, start, start.Add(wait), "retry")
+		a.retry()
 	default:
-		d.giveUp(c, r, start, pipeline.FinalResponse)
+		a.giveUp(pipeline.FinalResponse)
 	}
 }
 
-// retry sends a delivery on its way back.
-func (d *destination) retry(c *call, v pipeline.Delivery, r httpsend.Result, start, due time.Time, why string) {
-	out := d.attempt(c, r, start, due)
-	out.Send(d.later(c, v, due, why))
-	c.ticket.End(out)
+// keep shuts the gate and keeps the delivery, without using up an attempt:
+// somebody has to mend the destination first.
+func (a *attempt) keep(why string) {
+	until := time.Now().Add(pausedTime)
+	a.rev.shut(until, why)
+	a.again(a.call.delivery, a.nextSlot(until), why)
 }
 
-// giveUp makes a dead letter of a delivery.
-func (d *destination) giveUp(c *call, r httpsend.Result, start time.Time, reason pipeline.Reason) {
-	dead, permanent := pipeline.IsPermanent(r.Err)
-	if !permanent {
-		dead = &pipeline.PermanentError{Reason: reason, Err: r.Err}
+// throttledTime is how long a destination gets that says 429 and no more.
+const throttledTime = time.Second
+
+// retry sends the delivery on its way back, unless that was its last attempt or
+// the next one would come too late.
+func (a *attempt) retry() {
+	v := a.call.delivery
+	v.Attempts++
+	if v.Attempts >= a.rev.def.Retry.Attempts {
+		a.giveUp(pipeline.AttemptsUsed)
+		return
 	}
-	out := d.attempt(c, r, start, time.Time{})
-	out.Send(d.deadLetter(c, dead))
-	d.end(c, pipeline.DeadLettered, out)
+	now := time.Now()
+	why := whyRetry
+	if a.Status == http.StatusTooManyRequests {
+		why = whyThrottled
+		a.rev.shut(now.Add(max(a.RetryAfter, throttledTime)), why)
+	}
+	due := now.Add(max(backoff(a.rev.def.Retry, v.Attempts), a.RetryAfter))
+	if !due.Before(a.call.expiry()) {
+		a.expire(a.call, fmt.Sprintf("attempt %d failed (%v) and the next would be too late", v.Attempts, a.Err), a.output(time.Time{}))
+		return
+	}
+	a.again(v, due, why)
+}
+
+// again ends the ticket with the attempt and the delivery, which comes back.
+func (a *attempt) again(v pipeline.Delivery, due time.Time, why string) {
+	out := a.output(due)
+	a.later(a.call, v, due, why, &out)
+	a.call.ticket.End(out)
+}
+
+// giveUp makes a dead letter of the delivery.
+func (a *attempt) giveUp(reason pipeline.Reason) {
+	err := a.Err
+	if dead, permanent := pipeline.IsPermanent(err); permanent {
+		reason, err = dead.Reason, dead.Err
+	}
+	a.bury(a.call, reason, err, a.output(time.Time{}))
 }
 
 // backoff is exponential with full jitter: anything up to first·2ⁿ⁻¹, at most
 // cap, before attempt n+1 (AWS Architecture Blog, "Exponential Backoff And
 // Jitter").
-func (d *destination) backoff(n int) time.Duration {
-	ceiling := float64(d.def.Retry.First) * math.Pow(2, float64(n-1))
-	ceiling = min(ceiling, float64(d.def.Retry.Cap))
+func backoff(r definition.Retry, n int) time.Duration {
+	ceiling := min(float64(r.First)*math.Pow(2, float64(n-1)), float64(r.Cap)) // Pow may be +Inf
 	return time.Duration(rand.Float64() * ceiling)
 }
 
-// attempt is the record of a call. There is none if nothing was sent.
-func (d *destination) attempt(c *call, r httpsend.Result, start, next time.Time) pipeline.Output {
-	v := &c.delivery
-	a := event.Attempt{
+// output holds the record of the attempt; nothing if no request was made.
+func (a *attempt) output(next time.Time) (out pipeline.Output) {
+	if !a.made() {
+		return out
+	}
+	v := &a.call.delivery
+	e := event.Attempt{
 		DeliveryID: v.ID, Webhook: v.Webhook, Destination: v.Destination, Lane: v.Lane,
-		EventID: v.EventID, EventType: v.EventType, Attempt: v.Attempts + 1, At: start,
-		Latency: r.Latency, Status: r.Status, Outcome: r.Outcome.String(), ErrorClass: string(r.Class),
-		Response: r.Response, NextAt: next,
+		EventID: v.EventID, EventType: v.EventType, Attempt: v.Attempts + 1, At: a.start,
+		Latency: a.Latency, Status: a.Status, Outcome: a.Outcome.String(), ErrorClass: string(a.Class),
+		Response: a.Response, NextAt: next,
 	}
-	if r.Err != nil {
-		a.Error = r.Err.Error()
+	if a.Err != nil {
+		e.Error = a.Err.Error()
 	}
-	return pipeline.Output{Records: []pipeline.Record{{
-		Topic: d.names.Attempts(), Key: []byte(v.ID), Value: event.AppendAttempt(nil, &a),
-	}}}
+	out.Send(pipeline.Record{Topic: a.names.Attempts(), Key: []byte(v.ID), Value: event.AppendAttempt(nil, &e)})
+	return out
 }

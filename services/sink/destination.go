@@ -1,13 +1,10 @@
 package sink
 
 import (
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/sony/gobreaker/v2"
 	"golang.org/x/time/rate"
 
 	"github.com/millrace-io/millrace/pipeline/definition"
@@ -15,65 +12,58 @@ import (
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
 
-// Times that a destination's deliveries wait where nobody knows for how long.
-const (
-	pausedTime = 10 * time.Minute // paused, refused (401, 403, 410), a secret missing
-	probeTime  = time.Second      // another delivery is the breaker's probe
-	maxLimit   = time.Second      // the longest a call waits for its turn under the rate
-)
-
-// drainTime is how long calls may be open when their partition goes: the
-// longest timeout of a call, and a little.
-const drainTime = 45 * time.Second
-
 // destination is one destination at run time: what is queued for it, how many
-// calls are open, its rate, and the two things that hold calls back: the gate,
-// which opens at a known time, and behind it the breaker, which counts.
+// calls are open, and its limits. It lasts as long as the definition's name is
+// there; what a new definition changes is its revision.
 type destination struct {
 	*sink
-	name   string
-	lane   string
-	def    *definition.Destination
-	sender *httpsend.Sender
-
-	limiter *rate.Limiter
-	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
+	name string
 
 	mu      sync.Mutex
-	queue   []*call
-	open    int           // workers, each with a call
-	most    int           // of those: our share of limits.concurrency
-	room    chan struct{} // closed and made anew when the queue gets shorter
-	gate    time.Time     // no call before
-	why     string        // the gate is shut
-	slot    time.Time     // the last given to a delivery that was put off
-	latency time.Duration // of calls, smoothed
-	tripped bool          // counted as open in the metrics
+	current *revision
+	live    queue // from the deliveries of the lane
+	back    queue // from its redeliveries
+	turn    int   // counts calls taken while both have some
+	open    int   // workers, each with a call
+	most    int   // of those: our share of limits.concurrency
+	limiter *rate.Limiter
+	alarm   *time.Timer   // rings when the rate allows the next call; nil: not set
+	room    chan struct{} // closed when a call may fit in; nil: nobody waits for that
+	slot    time.Time     // the last one that nextSlot gave
+	latency time.Duration // of calls that were answered, smoothed
 }
 
-// errNeutral is an outcome that says nothing about a destination's health.
-var errNeutral = errors.New("neither success nor failure")
+// revision is what follows from a destination's definition. A new one starts
+// with the gate open and the breaker closed.
+type revision struct {
+	*guard
+	def    *definition.Destination
+	sender sender // nil: no calls can be prepared
+}
 
-func (s *sink) newDestination(def *definition.Destination) (*destination, error) {
-	sender, err := s.Client.Target(target(def))
-	if err != nil {
-		return nil, fmt.Errorf("preparing calls to destination %q: %w", def.Name, err)
-	}
+// firstLatency is what calls are taken to last before one was answered.
+const firstLatency = 100 * time.Millisecond
+
+func newDestination(s *sink, name string, rev *revision, share float64) *destination {
 	d := &destination{
-		sink: s, name: def.Name, lane: def.Lane, def: def, sender: sender,
-		limiter: rate.NewLimiter(rate.Inf, 0), room: make(chan struct{}),
+		sink: s, name: name, current: rev,
+		limiter: rate.NewLimiter(rate.Inf, 1), latency: firstLatency,
 	}
-	d.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Name:          def.Name,
-		MaxRequests:   1,
-		Interval:      time.Duration(def.Breaker.Window),
-		BucketPeriod:  time.Duration(def.Breaker.Window) / 10,
-		Timeout:       time.Duration(def.Breaker.Open),
-		ReadyToTrip:   d.trips,
-		OnStateChange: d.changed,
-		IsExcluded:    func(err error) bool { return errors.Is(err, errNeutral) },
-	})
-	return d, nil
+	d.limit(share)
+	return d
+}
+
+// newRevision prepares calls. Where that fails, though the definition passed its
+// checks, another version of Millrace wrote it.
+func (s *sink) newRevision(def *definition.Destination) *revision {
+	rev := &revision{guard: newGuard(def, s.Log, s.Metrics), def: def}
+	made, err := s.newSender(def)
+	if err != nil {
+		s.Log.Error("destination can't be used", telemetry.KeyDestination, def.Name, telemetry.KeyError, err)
+		return rev
+	}
+	rev.sender = made
+	return rev
 }
 
 func target(def *definition.Destination) httpsend.Target {
@@ -95,108 +85,103 @@ func target(def *definition.Destination) httpsend.Target {
 	return t
 }
 
-// minSample is how many calls it takes before their failure share counts.
-const minSample = 20
-
-func (d *destination) trips(n gobreaker.Counts) bool {
-	if int(n.ConsecutiveFailures) >= d.def.Breaker.Failures {
-		return true
-	}
-	done := n.TotalSuccesses + n.TotalFailures
-	return done >= minSample && float64(n.TotalFailures) >= float64(d.def.Breaker.Share)*float64(done)
-}
-
-// changed is called when the breaker changes its state, with the breaker locked.
-func (d *destination) changed(_ string, from, to gobreaker.State) {
-	d.Log.Info("breaker", telemetry.KeyDestination, d.name, "from", from.String(), "to", to.String())
+func (d *destination) revision() *revision {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if to == gobreaker.StateOpen {
-		d.shut(time.Now().Add(time.Duration(d.def.Breaker.Open)), "breaker open")
-	}
-	d.gauge(to != gobreaker.StateClosed)
+	return d.current
 }
 
-func (d *destination) gauge(tripped bool) {
-	if tripped == d.tripped {
-		return
-	}
-	d.tripped = tripped
-	n := int64(-1)
-	if tripped {
-		n = 1
-	}
-	d.Metrics.BreakersOpen.Add(n, d.name)
+func (d *destination) definition() *definition.Destination { return d.revision().def }
+
+// revise puts a new definition in force, also for what is queued. Calls under
+// way still tell the old breaker how they went.
+func (d *destination) revise(rev *revision, share float64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.current.retire()
+	d.current = rev
+	d.slot = time.Time{}
+	d.limit(share)
+	d.resume()
 }
 
-// retire takes a destination out of the metrics; what is queued is still sent.
+// retire is for a destination that is gone: what is queued for it ends without
+// a call, and need not keep to a rate.
 func (d *destination) retire() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.gauge(false)
-}
-
-// shut holds calls back until then, or longer if that was said already. Called
-// with mu held.
-func (d *destination) shut(until time.Time, why string) {
-	if until.After(d.gate) {
-		d.gate, d.why = until, why
-	}
-}
-
-func (d *destination) shutUntil(until time.Time, why string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.shut(until, why)
+	d.current.retire()
+	d.limiter.SetLimit(rate.Inf)
+	d.resume()
 }
 
 // setShare sets the part of the limits that this sink may use.
 func (d *destination) setShare(share float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	l := d.def.Limits
+	d.limit(share)
+	d.resume()
+}
+
+// limit applies a share of the limits. Called with mu held.
+func (d *destination) limit(share float64) {
+	l := d.current.def.Limits
 	d.most = max(1, int(float64(l.Concurrency)*share))
 	if l.Rate > 0 {
 		d.limiter.SetLimit(rate.Limit(l.Rate * share))
 		d.limiter.SetBurst(max(1, int(float64(l.Burst)*share)))
+	} else {
+		d.limiter.SetLimit(rate.Inf)
 	}
 }
 
-// admission asks gate and breaker. It returns how to tell the breaker what came
-// of the call, or until when the call has to wait, and why.
-func (d *destination) admission(now time.Time) (done func(error), until time.Time, why string) {
-	d.mu.Lock()
-	gate, reason := d.gate, d.why
-	d.mu.Unlock()
-	if now.Before(gate) {
-		return nil, spread(gate), reason
-	}
-	done, err := d.breaker.Allow()
-	switch {
-	case errors.Is(err, gobreaker.ErrOpenState):
-		return nil, spread(now.Add(time.Duration(d.def.Breaker.Open))), "breaker open"
-	case err != nil:
-		return nil, spread(now.Add(probeTime)), "breaker probing"
-	}
-	return done, time.Time{}, ""
-}
-
-// spread adds up to two seconds, so that not all that waited comes at once.
-func spread(t time.Time) time.Time { return t.Add(rand.N(2 * time.Second)) }
-
-// nextSlot is when a delivery that found the queue full may come back: each one
-// gets its own, at the pace at which the destination takes them.
-func (d *destination) nextSlot(now time.Time) time.Time {
+// measure takes the latency of a call that was answered into the average. How
+// fast a destination fails says nothing about how many calls it can take.
+func (d *destination) measure(latency time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.latency += (latency - d.latency) / 8
+}
+
+// each is the time between two calls when the destination is kept busy. Called
+// with mu held.
+func (d *destination) each() time.Duration {
 	each := d.latency / time.Duration(d.most)
 	if limit := d.limiter.Limit(); limit != rate.Inf {
 		each = max(each, time.Duration(float64(time.Second)/float64(limit)))
 	}
-	first := now.Add(time.Second)
-	if d.slot.Before(first) {
-		d.slot = first
+	return max(each, time.Microsecond)
+}
+
+// maxLine is how far ahead slots are given out in order. Whoever is further back
+// asks again: limits may have changed by then.
+const maxLine = time.Hour
+
+// nextSlot is when a delivery that can't be sent before a time may come back.
+// Each gets a slot of its own, at the pace at which the destination takes calls:
+// so what was put off together does not come back together, nor more often than
+// it could be sent.
+func (d *destination) nextSlot(from time.Time) time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	each := d.each()
+	// The first comes back when half of what is queued now has been sent.
+	half := time.Duration(len(d.live)+len(d.back)) * each / 2
+	if first := time.Now().Add(max(half, time.Second)); from.Before(first) {
+		from = first
 	}
-	d.slot = d.slot.Add(each)
-	return d.slot
+	slot := d.slot.Add(each)
+	if slot.Before(from) {
+		slot = from
+	}
+	if slot.Sub(from) > maxLine {
+		return from.Add(maxLine - rand.N(maxLine/2))
+	}
+	d.slot = slot
+	return slot
+}
+
+// putOff holds a delivery back until a slot that is not before a time.
+func (d *destination) putOff(c *call, from time.Time, why string) {
+	d.hold(c, d.nextSlot(from), why)
 }

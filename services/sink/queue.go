@@ -1,77 +1,192 @@
 package sink
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
-// queueFor is how many calls may wait in memory for one that can be open.
-const queueFor = 4
+// What may wait in memory.
+const (
+	queueFor  = 4                // calls, for one that may be open
+	minQueue  = 256              // calls, however few may be open
+	queueTime = 10 * time.Second // at the pace at which the destination takes them
+	maxHeld   = 256 << 20        // bytes, for all destinations together
+)
 
-// minQueue is the shortest queue of a destination.
-const minQueue = 256
+// What calls weigh, roughly: beside its body, one that waits, and one under way
+// with its goroutines and its connection.
+const (
+	waitWeight = 1 << 10
+	openWeight = 32 << 10
+)
 
-// enqueue adds a call to the destination's queue, and starts a worker for it if
-// there may be one more; false if the queue is full.
-func (d *destination) enqueue(c *call) bool {
+// backEvery is how many calls there are for one that came back, as long as there
+// are live ones: those keep 80%.
+const backEvery = 5
+
+type queue []*call
+
+func (q *queue) pop() *call {
+	c := (*q)[0]
+	(*q)[0] = nil
+	*q = (*q)[1:]
+	return c
+}
+
+// enqueue starts a call or adds it to the destination's queue. Where it does not
+// fit, it returns a channel that is closed when it may.
+func (d *destination) enqueue(c *call) (room <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.open < d.most {
-		d.open++
-		go d.work(c)
-		return true
-	}
-	if len(d.queue) >= max(minQueue, queueFor*d.most) {
-		return false
-	}
-	d.queue = append(d.queue, c)
-	return true
-}
-
-// wait adds a call once there is room. Its error is the context's: the partition
-// goes to another sink.
-func (d *destination) wait(c *call) error {
-	for {
-		d.mu.Lock()
-		room := d.room
-		d.mu.Unlock()
-		if d.enqueue(c) {
+	if c.ctx.Err() == nil { // else its partition's calls were released already
+		q := &d.live
+		if c.back {
+			q = &d.back
+		}
+		started := len(d.live)+len(d.back) == 0 && d.mayOpen() && d.token()
+		if started || d.fits(*q) {
+			d.held.Add(c.weight())
+			if started {
+				d.run(c)
+			} else {
+				*q = append(*q, c)
+			}
 			return nil
 		}
-		select {
-		case <-room:
-		case <-c.ctx.Done():
-			return c.ctx.Err()
-		}
 	}
+	if d.room == nil {
+		d.room = make(chan struct{})
+	}
+	return d.room
 }
 
-// work makes calls until none is queued.
+// fits says whether one more may wait. What waits long keeps its partition from
+// being committed, so time is a limit too. Called with mu held.
+func (d *destination) fits(q queue) bool {
+	most := min(max(minQueue, queueFor*d.most), int(queueTime/d.each()))
+	return len(q) < most && d.held.Load() < maxHeld
+}
+
+// mayOpen says whether one more call may be under way. When all destinations
+// together take too much memory, each may have one. Called with mu held.
+func (d *destination) mayOpen() bool {
+	return d.open == 0 || d.open < d.most && d.held.Load() < maxHeld
+}
+
+// token takes a token of the rate limit. If there is none, the alarm is set for
+// the next one. Called with mu held.
+func (d *destination) token() bool {
+	now := time.Now()
+	r := d.limiter.ReserveN(now, 1)
+	wait := r.DelayFrom(now)
+	if wait <= 0 {
+		return true
+	}
+	r.CancelAt(now)
+	if d.alarm == nil {
+		d.alarm = time.AfterFunc(wait, d.ring)
+	}
+	return false
+}
+
+func (d *destination) ring() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.resume()
+}
+
+// resume starts what may be started, with the limits as they are now, and has
+// those who wait for room try again. Called with mu held.
+func (d *destination) resume() {
+	if d.alarm != nil {
+		d.alarm.Stop()
+		d.alarm = nil
+	}
+	for c := d.next(); c != nil; c = d.next() {
+		d.run(c)
+	}
+	d.tell()
+}
+
+// next takes a call off the queue if one more may be under way. Called with mu
+// held.
+func (d *destination) next() *call {
+	if len(d.live)+len(d.back) == 0 || !d.mayOpen() || !d.token() {
+		return nil
+	}
+	switch {
+	case len(d.back) == 0:
+		return d.live.pop()
+	case len(d.live) == 0:
+		return d.back.pop()
+	}
+	d.turn++
+	if d.turn%backEvery == 0 {
+		return d.back.pop()
+	}
+	return d.live.pop()
+}
+
+// run makes a call under way. Called with mu held.
+func (d *destination) run(c *call) {
+	d.open++
+	d.held.Add(openWeight)
+	go d.work(c)
+}
+
+// work makes calls until none may be made.
 func (d *destination) work(c *call) {
 	for c != nil {
 		d.process(c)
-		c = d.next()
+		c = d.done(c)
 	}
 }
 
-// next takes a call off the queue; without one the worker ends.
-func (d *destination) next() *call {
+// done takes a call off the books and returns the next one for its worker.
+func (d *destination) done(c *call) *call {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.queue) == 0 || d.open > d.most {
-		d.open--
-		return nil
-	}
-	c := d.queue[0]
-	d.queue[0] = nil
-	d.queue = d.queue[1:]
-	if len(d.queue) == max(minQueue, queueFor*d.most)/2 {
-		close(d.room)
-		d.room = make(chan struct{})
+	d.open--
+	d.held.Add(-c.weight() - openWeight)
+	d.tell()
+	c = d.next()
+	if c != nil {
+		d.open++
+		d.held.Add(openWeight)
+		d.resume() // there may be room for more
 	}
 	return c
 }
 
-// measure takes a call's latency into the average.
-func (d *destination) measure(latency time.Duration) {
+// tell wakes those who wait for room. Called with mu held.
+func (d *destination) tell() {
+	if d.room != nil {
+		close(d.room)
+		d.room = nil
+	}
+}
+
+// release gives back what is queued of a partition that goes to another sink.
+func (d *destination) release(partition context.Context) {
+	var gone []*call
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.latency += (latency - d.latency) / 8
+	for _, q := range []*queue{&d.live, &d.back} {
+		var kept queue
+		for _, c := range *q {
+			if c.ctx == partition {
+				gone = append(gone, c)
+				d.held.Add(-c.weight())
+			} else {
+				kept = append(kept, c)
+			}
+		}
+		*q = kept
+	}
+	if len(gone) > 0 {
+		d.resume()
+	}
+	d.mu.Unlock()
+	for _, c := range gone {
+		c.ticket.Release()
+	}
 }

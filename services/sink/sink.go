@@ -3,16 +3,19 @@
 // writes down how it ended. What has to be tried again, or can't be sent now,
 // goes to the delays and comes back on the lane's redeliveries; its partition
 // goes on.
+//
+// Every delivery that is taken is ended or released exactly once: in Take, or
+// in destination.process for those that were queued, or, while they are still
+// queued when their partition goes to another sink, in destination.release.
 package sink
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,17 +42,24 @@ type Config struct {
 	Log         *slog.Logger
 	// Observer of each of the two runners, by its role.
 	Observer func(role string) stream.Observer
+	// Ready is told that something can't be sent to for want of a secret, with
+	// an error that names the secret, and nil once it can. May be nil.
+	Ready func(name string, err error)
 }
+
+// drainTime is how long calls may be open when their partition goes: the longest
+// timeout that a definition may set, 55 s, and a little.
+const drainTime = 57 * time.Second
 
 // Run delivers until ctx ends; then it waits for the calls under way.
 func Run(ctx context.Context, cfg Config) error {
-	s := &sink{Config: cfg, names: cfg.Stream.Names, destinations: map[string]*destination{}}
+	s := newSink(cfg)
 	lanes, err := s.waitForLanes(ctx)
 	if err != nil {
 		return nil //nolint:nilerr // ctx ended
 	}
-	delays, err := stream.NewTracked(stream.TrackedConfig{
-		Config: cfg.Stream, Role: DelaysRole, Topics: delayTopics(s.names), Handler: &delays{s.names},
+	mover, err := stream.NewTracked(stream.TrackedConfig{
+		Config: cfg.Stream, Role: DelaysRole, Topics: delayTopics(s.names), Handler: &delays{s.names, cfg.Metrics},
 		OnDeadLetter: deadDelivery, Observer: cfg.Observer(DelaysRole),
 	})
 	if err != nil {
@@ -62,98 +72,105 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	defer cfg.Client.Close()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return delays.Run(ctx) })
+	g.Go(func() error { return mover.Run(ctx) })
 	g.Go(func() error { return runner.Run(ctx) })
 	g.Go(func() error { s.follow(ctx, runner, lanes); return nil })
-	err = g.Wait()
-	cfg.Client.Close()
-	return err
+	g.Go(func() error { s.watchSecrets(ctx); return nil })
+	return g.Wait()
+}
+
+// definitions are those in force: a *definition.Live.
+type definitions interface {
+	At(ctx context.Context, offset int64) (*definition.Snapshot, error)
+	Snapshot() *definition.Snapshot
+}
+
+// sender makes the calls to one destination: a *httpsend.Sender.
+type sender interface {
+	Send(context.Context, httpsend.Call) httpsend.Result
+	Ready() error
 }
 
 type sink struct {
 	Config
-	names pipeline.Names
+	names     pipeline.Names
+	defs      definitions
+	newSender func(*definition.Destination) (sender, error)
+
+	known      atomic.Pointer[definition.Snapshot] // the newest that destinations are made by
+	held       atomic.Int64                        // weight of the calls in memory
+	partitions sync.Map                            // contexts of the partitions that calls came from
 
 	mu           sync.Mutex
 	destinations map[string]*destination
+	crowd        map[string]int     // how many destinations each lane has
 	shares       map[string]float64 // of each lane's partitions, how much is ours
-	mixed        mixture
 }
 
-// lanes returns the lanes of a snapshot that this sink serves.
-func (s *sink) lanes(defs *definition.Snapshot) []string {
-	return slices.DeleteFunc(defs.Lanes(), func(lane string) bool { return !s.serves(lane) })
-}
-
-func (s *sink) serves(lane string) bool {
-	return len(s.Lanes) == 0 || slices.ContainsFunc(s.Lanes, func(pattern string) bool {
-		ok, err := path.Match(pattern, lane)
-		return ok && err == nil
-	})
-}
-
-// CheckLanes says what is wrong with patterns of lanes.
-func CheckLanes(patterns []string) error {
-	var errs []error
-	for _, p := range patterns {
-		if _, err := path.Match(p, ""); err != nil {
-			errs = append(errs, fmt.Errorf("lane pattern %q: %w", p, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (s *sink) laneTopics(lanes []string) []string {
-	var topics []string
-	for _, lane := range lanes {
-		topics = append(topics, s.names.Deliveries(lane), s.names.Redeliveries(lane))
-	}
-	return topics
-}
-
-// waitForLanes waits until there is a lane to serve.
-func (s *sink) waitForLanes(ctx context.Context) ([]string, error) {
-	defs, err := s.Definitions.At(ctx, 0)
-	for err == nil && len(s.lanes(defs)) == 0 {
-		defs, err = s.Definitions.At(ctx, defs.Offset+1)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return s.lanes(defs), nil
-}
-
-// follow adds the topics of new lanes as definitions change.
-func (s *sink) follow(ctx context.Context, runner *stream.Tracked, known []string) {
-	defs := s.Definitions.Snapshot()
-	for {
-		for _, lane := range s.lanes(defs) {
-			if !slices.Contains(known, lane) {
-				known = append(known, lane)
-				runner.AddTopics(s.laneTopics([]string{lane})...)
-				s.Log.Info("serving a new lane", telemetry.KeyLane, lane)
-			}
-		}
-		s.forget(defs)
-		var err error
-		if defs, err = s.Definitions.At(ctx, defs.Offset+1); err != nil {
-			return
-		}
+func newSink(cfg Config) *sink {
+	return &sink{
+		Config: cfg, names: cfg.Stream.Names, defs: cfg.Definitions, destinations: map[string]*destination{},
+		newSender: func(def *definition.Destination) (sender, error) { return cfg.Client.Target(target(def)) },
 	}
 }
 
-// forget drops destinations that are gone from the definitions; calls that are
-// queued keep theirs until they ended.
-func (s *sink) forget(defs *definition.Snapshot) {
+// newest returns the newest definitions. What is known of destinations is at
+// least as new.
+func (s *sink) newest() *definition.Snapshot {
+	defs := s.defs.Snapshot()
+	s.learn(defs)
+	return defs
+}
+
+// learn takes over definitions that are newer than what is known: destinations
+// get their new revision, which also forgets their gate and their breaker, and
+// those that are gone are dropped.
+func (s *sink) learn(defs *definition.Snapshot) {
+	if s.known.Load() == defs {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if known := s.known.Load(); known != nil && defs.Offset <= known.Offset {
+		return // somebody else was faster
+	}
+	s.known.Store(defs)
+	s.crowd = map[string]int{}
+	for _, def := range defs.Destinations {
+		s.crowd[def.Lane]++
+	}
 	for name, d := range s.destinations {
-		if defs.Destinations[name] == nil {
+		switch def := defs.Destinations[name]; {
+		case def == nil:
 			d.retire()
 			delete(s.destinations, name)
+		case def != d.definition():
+			d.revise(s.newRevision(def), s.share(def.Lane))
 		}
 	}
+}
+
+// destination returns the runtime of a destination; nil if the newest
+// definitions have none of that name.
+func (s *sink) destination(name string) *destination {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.destinations[name]
+	if def := s.known.Load().Destinations[name]; d == nil && def != nil {
+		d = newDestination(s, name, s.newRevision(def), s.share(def.Lane))
+		s.destinations[name] = d
+	}
+	return d
+}
+
+// alone says whether a destination has its lane for itself, so that it holds up
+// nobody else by holding up the lane.
+func (s *sink) alone(d *destination) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.crowd[d.definition().Lane] <= 1
 }
 
 // owns is told how large a share of each topic's partitions is ours.
@@ -167,37 +184,60 @@ func (s *sink) owns(shares map[string]float64) {
 		}
 	}
 	for _, d := range s.destinations {
-		d.setShare(s.share(d.lane))
+		d.setShare(s.share(d.definition().Lane))
 	}
 }
 
 // share is the part of a destination's limits that this sink may use. In the
-// default lane each destination has one owner, which may use all. Called with
-// mu held.
+// default lane each destination has one owner, which may use all. A lane of
+// which we own nothing has no calls to limit. Called with mu held.
 func (s *sink) share(lane string) float64 {
-	if share, ok := s.shares[lane]; ok && lane != pipeline.DefaultLane {
+	if share := s.shares[lane]; share > 0 && lane != pipeline.DefaultLane {
 		return share
 	}
 	return 1
 }
 
-// destination returns the runtime of a destination, made anew when its
-// definition changed: that also forgets its gate and its breaker.
-func (s *sink) destination(def *definition.Destination) (*destination, error) {
+// all returns the runtimes of all destinations.
+func (s *sink) all() []*destination {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.destinations[def.Name]; d != nil {
-		if d.def == def {
-			return d, nil
+	out := make([]*destination, 0, len(s.destinations))
+	for _, d := range s.destinations {
+		out = append(out, d)
+	}
+	return out
+}
+
+// watch sees to it that what is queued of a partition is released when the
+// partition, whose context this is, goes to another sink.
+func (s *sink) watch(partition context.Context) {
+	if _, known := s.partitions.LoadOrStore(partition, true); known {
+		return
+	}
+	context.AfterFunc(partition, func() {
+		s.partitions.Delete(partition)
+		for _, d := range s.all() {
+			d.release(partition)
 		}
-		d.retire()
-		delete(s.destinations, def.Name)
+	})
+}
+
+// follow adds the topics of new lanes as definitions change.
+func (s *sink) follow(ctx context.Context, runner *stream.Tracked, known []string) {
+	defs := s.newest()
+	for {
+		s.learn(defs)
+		for _, lane := range s.lanes(defs) {
+			if !slices.Contains(known, lane) {
+				known = append(known, lane)
+				runner.AddTopics(s.laneTopics([]string{lane})...)
+				s.Log.Info("serving a new lane", telemetry.KeyLane, lane)
+			}
+		}
+		var err error
+		if defs, err = s.defs.At(ctx, defs.Offset+1); err != nil {
+			return
+		}
 	}
-	d, err := s.newDestination(def)
-	if err != nil {
-		return nil, err
-	}
-	d.setShare(s.share(d.lane))
-	s.destinations[def.Name] = d
-	return d, nil
 }

@@ -30,18 +30,29 @@ type Config struct {
 
 // Run transforms until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
-	t := &transform{Config: cfg, names: cfg.Stream.Names, decoder: event.NewDecoder(nil, "")}
-	t.decoder.Mismatches = func(typ, property string) { t.Metrics.PropertyMismatches.Add(1, typ, property) }
+	t := newTransform(cfg, cfg.Definitions)
 	return stream.RunStage(ctx, stream.StageConfig{
 		Config: cfg.Stream, Role: Role, Topics: []string{t.names.Matches()}, Owner: true,
 		Stage: t, OnDeadLetter: deadMatch, Observer: cfg.Observer,
 	})
 }
 
+// definitions are those in force: a *definition.Live.
+type definitions interface {
+	At(ctx context.Context, offset int64) (*definition.Snapshot, error)
+}
+
 type transform struct {
 	Config
 	names   pipeline.Names
+	defs    definitions
 	decoder *event.Decoder
+}
+
+func newTransform(cfg Config, defs definitions) *transform {
+	t := &transform{Config: cfg, names: cfg.Stream.Names, defs: defs, decoder: event.NewDecoder(nil, "")}
+	t.decoder.Mismatches = func(typ, property string) { t.Metrics.PropertyMismatches.Add(1, typ, property) }
+	return t
 }
 
 // Process makes the deliveries of one match. It waits until its definitions are
@@ -52,7 +63,7 @@ func (t *transform) Process(ctx context.Context, in *pipeline.Record, out *pipel
 	if err != nil {
 		return err
 	}
-	defs, err := t.Definitions.At(ctx, m.Definitions)
+	defs, err := t.defs.At(ctx, m.Definitions)
 	if err != nil {
 		return err
 	}
@@ -94,6 +105,7 @@ func (w *webhook) deliver(defs *definition.Snapshot, out *pipeline.Output) error
 	d := w.delivery(c, defs.Offset)
 	value, err := w.request(c, &d)
 	if err != nil {
+		w.Metrics.MappingFailures.Add(1, w.name)
 		return w.bury(err, out)
 	}
 	w.Metrics.DeliveriesProduced.Add(1, d.Lane)
@@ -113,8 +125,13 @@ func (w *webhook) delivery(c *definition.Compiled, offset int64) pipeline.Delive
 }
 
 // request makes the body, or the query of a GET, and the URL where it depends
-// on the event.
+// on the event. A panic is a failure of this webhook too, not of the match.
 func (w *webhook) request(c *definition.Compiled, d *pipeline.Delivery) (value []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = pipeline.Permanent(pipeline.Panicked, fmt.Errorf("panic while mapping: %v", p))
+		}
+	}()
 	in := &expression.Input{Event: w.e, DeliveryID: w.id, Webhook: w.name}
 	if c.URL != nil {
 		url, err := c.URL.Append(nil, in)
@@ -141,7 +158,6 @@ func (w *webhook) bury(err error, out *pipeline.Output) error {
 	if !permanent {
 		return err
 	}
-	w.Metrics.MappingFailures.Add(1, w.name)
 	w.Metrics.DeadLetters.Add(1, Role, string(dead.Reason))
 	out.Send(pipeline.NewDeadLetter(w.names.DeadLetters(), w.in, pipeline.DeadLetter{
 		Stage: Role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),

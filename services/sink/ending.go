@@ -1,0 +1,106 @@
+package sink
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/definition"
+)
+
+// Why deliveries are put off: the values of a label.
+const (
+	whyRetry     = "retry"     // the call failed
+	whyBusy      = "busy"      // the destination does not keep up
+	whyBreaker   = "breaker"   // it is down
+	whyThrottled = "throttled" // it said 429
+	whyRefused   = "refused"   // it said 401 or 403, or its address is private
+	whyGone      = "gone"      // it said 410
+	whyPaused    = "paused"    // its definition says so
+	whySecret    = "secret"    // one is missing
+	whyUnusable  = "unusable"  // this version can't use a definition
+	whyEarly     = "early"     // it came before its time: clocks differ
+)
+
+// How long deliveries wait where nobody knows for how long.
+const (
+	pausedTime = 10 * time.Minute
+	secretTime = time.Minute
+)
+
+// hold puts a delivery off, without using up an attempt.
+func (s *sink) hold(c *call, due time.Time, why string) {
+	var out pipeline.Output
+	s.later(c, c.delivery, due, why, &out)
+	c.ticket.End(out)
+}
+
+// later writes the record that brings a delivery back when it is due, or when it
+// expires, if that is before.
+func (s *sink) later(c *call, v pipeline.Delivery, due time.Time, why string, out *pipeline.Output) {
+	if c.webhook != nil && due.After(c.expiry()) {
+		due = c.expiry()
+	}
+	v.Due = due
+	topic, key, tier := route(s.names, &v, time.Now())
+	s.Metrics.DeliveriesDelayed.Add(1, tier, why)
+	out.Send(record(topic, key, c, &v))
+}
+
+// forward hands a delivery to the lane that its destination is on by the
+// definitions of an offset. Whoever serves that lane has to know as much, or it
+// would send it back.
+func (s *sink) forward(c *call, lane string, offset int64) {
+	v := c.delivery
+	v.Lane, v.Definitions = lane, offset
+	c.ticket.End(pipeline.Output{Records: []pipeline.Record{record(s.names.Deliveries(lane), v.Key(), c, &v)}})
+}
+
+// record is a delivery as a record for another topic.
+func record(topic string, key []byte, c *call, v *pipeline.Delivery) pipeline.Record {
+	return pipeline.Record{
+		Topic: topic, Key: key, Value: c.record.Value,
+		Headers: pipeline.WithEnvelope(c.record.Headers, v.AppendTo(nil)),
+	}
+}
+
+// end settles a delivery for good.
+func (s *sink) end(c *call, e pipeline.Ending, out pipeline.Output) {
+	v := &c.delivery
+	out.Count(pipeline.One(v.Webhook, v.MatchedAt, e, v.ID))
+	s.Metrics.DeliveriesEnded.Add(1, v.Destination, string(e))
+	c.ticket.End(out)
+}
+
+// expire ends a delivery for which there is no time left, as its webhook says.
+func (s *sink) expire(c *call, why string, out pipeline.Output) {
+	if c.webhook.ExpireTo == definition.ExpireToDrop {
+		s.end(c, pipeline.Expired, out)
+		return
+	}
+	s.bury(c, pipeline.ExpiredDelivery, fmt.Errorf("%s, max_age of webhook %q is %v", why, c.webhook.Name, c.webhook.MaxAge), out)
+}
+
+// bury ends a delivery as a dead letter.
+func (s *sink) bury(c *call, reason pipeline.Reason, err error, out pipeline.Output) {
+	out.Send(s.deadLetter(c, &pipeline.PermanentError{Reason: reason, Err: err}))
+	s.end(c, pipeline.DeadLettered, out)
+}
+
+func (s *sink) deadLetter(c *call, dead *pipeline.PermanentError) pipeline.Record {
+	s.Metrics.DeadLetters.Add(1, Role, string(dead.Reason))
+	return pipeline.NewDeadLetter(s.names.DeadLetters(), c.record, pipeline.DeadLetter{
+		Stage: Role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),
+		Webhook: c.delivery.Webhook, Delivery: c.delivery.ID,
+	})
+}
+
+// deadDelivery is what the ledger says when the runner itself gives a delivery up.
+func deadDelivery(in *pipeline.Record) []pipeline.Count {
+	header, _ := in.Header(pipeline.EnvelopeHeader)
+	v, err := pipeline.ParseDelivery(header)
+	if err != nil {
+		return nil
+	}
+	return []pipeline.Count{pipeline.One(v.Webhook, v.MatchedAt, pipeline.DeadLettered, v.ID)}
+}
