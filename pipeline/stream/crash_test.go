@@ -202,3 +202,42 @@ func TestRunnersEndWithoutABroker(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// Sinks that share lanes lose their broker, and with it their membership: what
+// comes back to whom, nothing ends twice.
+func TestLanesOverABrokerThatComesBack(t *testing.T) {
+	t.Parallel()
+	const rounds, n = 3, 9_000
+	b := breakable(t)
+	cfg := withTopics(t, b.cfg, 2)
+	lane := cfg.Names.Deliveries("default")
+	makeTopic(t, cfg, lane, 6)
+	makeTopic(t, cfg, cfg.Names.Redeliveries("default"), 6)
+	calls := &caller{output: func(r *pipeline.Record) (out pipeline.Output) {
+		out.Send(pipeline.Record{Topic: cfg.Names.Attempts(), Key: r.Key, Value: r.Value})
+		return out
+	}}
+	var runs []*running
+	for _, name := range []string{"a", "b"} {
+		c := cfg
+		c.Instance = name
+		tc := trackedOn(c, lane, calls)
+		tc.Lanes, tc.Topics = true, []string{lane, cfg.Names.Redeliveries("default")}
+		runs = append(runs, startTracked(t, tc))
+	}
+	out := watch(t, cfg, cfg.Names.Attempts())
+	for round := range rounds {
+		numbers(t, cfg, lane, round*n/rounds, (round+1)*n/rounds)
+		out.wait(t, round*n/rounds+n/rounds/3)
+		if round == 0 || !pipelinetest.RealKafka() {
+			b.kill()
+			b.restart()
+		}
+	}
+	out.wait(t, n)
+	for _, run := range runs {
+		run.stop(t)
+	}
+	exactlyOnce(t, cfg, cfg.Names.Attempts(), n)
+	t.Logf("%d calls were repeated", calls.repeated())
+}

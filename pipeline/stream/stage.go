@@ -20,7 +20,8 @@ type StageConfig struct {
 	// Role names the consumer group and the transactional id.
 	Role string
 
-	// Topics are what the stage reads; with Regex, patterns of names.
+	// Topics are what the stage reads; with Regex, patterns of whole names, which
+	// never stand for topics that Millrace itself writes to.
 	Topics []string
 	Regex  bool
 
@@ -61,32 +62,7 @@ const (
 // returns nil when ctx ends, after the transaction under way, for which it has
 // 10 s, and an error when it can't go on: a position that no longer exists,
 // records of a newer format.
-func RunStage(ctx context.Context, cfg StageConfig) error {
-	s := &stageRunner{
-		cfg:      cfg,
-		culprits: map[position]*pipeline.PermanentError{},
-		health:   health{ready: cfg.Observer.Ready},
-		trim:     newTrimmer(cfg.Config),
-	}
-	if cfg.Owner {
-		stop := s.trim.start(ctx)
-		defer stop()
-	}
-	var wait backoff
-	for ctx.Err() == nil {
-		err := s.session(ctx, &wait)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if fatal, ok := errors.AsType[*stopError](err); ok {
-			return fmt.Errorf("running %s: %w", cfg.Role, fatal.err)
-		}
-		cfg.Observer.rebuilt(cfg.Role)
-		cfg.log().Warn("stage starts over", "role", cfg.Role, "error", err)
-		sleep(ctx, wait.next())
-	}
-	return nil
-}
+func RunStage(ctx context.Context, cfg StageConfig) error { return newStageRunner(cfg).run(ctx) }
 
 // stopError is one that trying again does not mend.
 type stopError struct{ err error }
@@ -111,6 +87,35 @@ type stageRunner struct {
 	ended    time.Time     // of the last transaction
 	trim     *trimmer
 	health   health
+}
+
+func newStageRunner(cfg StageConfig) *stageRunner {
+	return &stageRunner{
+		cfg:      cfg,
+		culprits: map[position]*pipeline.PermanentError{},
+		health:   health{ready: cfg.Observer.Ready},
+		trim:     newTrimmer(cfg.Config),
+	}
+}
+
+func (s *stageRunner) run(ctx context.Context) error {
+	if s.cfg.Owner {
+		defer s.trim.start(ctx)()
+	}
+	var wait backoff
+	for ctx.Err() == nil {
+		err := s.session(ctx, &wait)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if fatal, ok := errors.AsType[*stopError](err); ok {
+			return fmt.Errorf("running %s: %w", s.cfg.Role, fatal.err)
+		}
+		s.cfg.Observer.rebuilt(s.cfg.Role)
+		s.cfg.log().Warn("stage starts over", "role", s.cfg.Role, "error", err)
+		sleep(ctx, wait.next())
+	}
+	return nil
 }
 
 // session runs one client until it breaks or ctx ends.
@@ -170,7 +175,7 @@ func (s *stageRunner) open(late context.Context) (*kgo.GroupTransactSession, err
 		kgo.AdjustFetchOffsetsFn(s.start),
 	)
 	if s.cfg.Regex {
-		opts = append(opts, kgo.ConsumeRegex())
+		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeExcludeTopics(s.cfg.ownPattern()))
 	}
 	sess, err := kgo.NewGroupTransactSession(opts...)
 	if err != nil {

@@ -302,6 +302,32 @@ func TestStageNotNow(t *testing.T) {
 	}
 }
 
+// Ready is told of a trouble with writing until something was written.
+func TestStageReady(t *testing.T) {
+	t.Parallel()
+	cfg, f := fakeConfig(t)
+	withTopics(t, cfg, 1)
+	states := make(chan error, 1000)
+	sc := stageOf(cfg, forward(secondTopic(cfg)))
+	sc.Observer.Ready = func(err error) { states <- err }
+	fault := f.Fault(faultOf(secondTopic(cfg), kerr.TopicAuthorizationFailed, func([]byte) bool { return true }))
+	run := startStage(t, sc)
+	if err := <-states; err != nil {
+		t.Fatalf("at first it is told %v", err)
+	}
+	numbers(t, cfg, firstTopic(cfg), 0, 10)
+	for range 2 { // although Kafka is there, and the session made anew
+		if err := <-states; !errors.Is(err, kerr.TopicAuthorizationFailed) {
+			t.Fatalf("then it is told %v", err)
+		}
+	}
+	fault.Remove()
+	for <-states != nil {
+	}
+	run.stop(t)
+	exactlyOnce(t, cfg, secondTopic(cfg), 10)
+}
+
 // An aborted transaction goes back to where its partition began, although
 // nothing was committed there yet.
 func TestStageAbortBeforeTheFirstCommit(t *testing.T) {

@@ -65,10 +65,11 @@ const (
 	defaultDrain = 30 * time.Second
 	goodbye      = 30 * time.Second // for what comes after Drain, of a rebalance
 
-	// maxUncommitted is how many endings may wait for their commit before no
-	// more is taken: while Kafka is away, calls must not go on, since each that
-	// can't be committed may have to be made again.
-	maxUncommitted = 2_000
+	// While Kafka is away, calls must not go on, since each that can't be
+	// committed may have to be made again: no more is taken once an ending has
+	// waited that long for its commit, or so many have.
+	commitLate     = time.Second
+	maxUncommitted = 50_000
 )
 
 // Tracked reads topics with many records of a partition open at once, in any
@@ -106,6 +107,7 @@ type Tracked struct {
 	owned    map[topicPartition]*partition
 	done     []*Ticket      // ended, not yet committed
 	inDoubt  int            // of those ended, in a transaction that is not through
+	oldest   time.Time      // when the first of either ended
 	kept     kept           // ended, but their partition went
 	sizes    map[string]int // partitions of topics, where OnOwned asks
 
@@ -350,11 +352,25 @@ func (t *Tracked) settle(k *Ticket, out *pipeline.Output, buried bool) bool {
 	if out != nil {
 		k.out, k.buried = *out, buried
 		k.p.window.end(k.Record.Offset)
-		t.done = append(t.done, k)
-		wake(t.dirty)
+		t.addDone(k)
 	}
 	wake(t.moved)
 	return true
+}
+
+// addDone is called with mu held.
+func (t *Tracked) addDone(k *Ticket) {
+	if len(t.done)+t.inDoubt == 0 {
+		t.oldest = time.Now()
+	}
+	t.done = append(t.done, k)
+	wake(t.dirty)
+}
+
+// late says that commits don't keep up. It is called with mu held.
+func (t *Tracked) late() bool {
+	n := len(t.done) + t.inDoubt
+	return n >= maxUncommitted || n > 0 && time.Since(t.oldest) > commitLate
 }
 
 func wake(c chan struct{}) {

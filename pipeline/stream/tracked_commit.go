@@ -44,7 +44,7 @@ func (t *Tracked) commitPause() time.Duration {
 	t.commitMu.Lock()
 	defer t.commitMu.Unlock()
 	if t.prod.pause == 0 {
-		return commitEvery / 4
+		return commitEvery / 20
 	}
 	return commitEvery
 }
@@ -119,6 +119,9 @@ func (t *Tracked) collect() *transaction {
 		parts[k.p] = true
 	}
 	t.done, t.inDoubt = nil, len(tx.done)
+	if len(tx.done) == 0 {
+		t.wakeFeeds()
+	}
 	for p := range parts {
 		e := p.window.ended()
 		tx.want[p.topicPartition] = commitment{e.base, e.encode()}
@@ -134,10 +137,8 @@ func (t *Tracked) landed(tx *transaction) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.inDoubt = 0
-	for _, p := range t.owned {
-		wake(p.wake) // it may take again
-	}
+	t.inDoubt, t.oldest = 0, time.Now() // of those that ended since
+	t.wakeFeeds()
 }
 
 // putBack lets endings go into the next transaction.

@@ -42,6 +42,14 @@ func (t *Tracked) enqueue(f kgo.FetchTopicPartition) {
 	wake(p.wake)
 }
 
+// wakeFeeds lets partitions take again: commits keep up, windows have room. It
+// is called with mu held.
+func (t *Tracked) wakeFeeds() {
+	for _, p := range t.owned {
+		wake(p.wake)
+	}
+}
+
 // feed takes one partition's records in order until the partition goes.
 func (t *Tracked) feed(p *partition) {
 	for k := t.next(p); k != nil; k = t.next(p) {
@@ -86,7 +94,7 @@ func (t *Tracked) tryNext(p *partition) *Ticket {
 	if p.ctx.Err() != nil {
 		return nil
 	}
-	for len(p.queue) > 0 && p.window.room(p.queue[0].Offset) && len(t.done)+t.inDoubt < maxUncommitted {
+	for len(p.queue) > 0 && p.window.room(p.queue[0].Offset) && !t.late() {
 		r := p.queue[0]
 		p.queue[0] = nil
 		p.queue = p.queue[1:]

@@ -12,7 +12,7 @@ import (
 type kept map[topicPartition]map[int64]*Ticket
 
 // maxKept bounds what is kept for partitions that may never come back.
-const maxKept = 2 * maxUncommitted
+const maxKept = 10_000
 
 func (k kept) add(tp topicPartition, t *Ticket) {
 	n := 0
@@ -62,7 +62,6 @@ func (t *Tracked) endAgain(p *partition, r *kgo.Record) bool {
 	}
 	p.window.end(r.Offset)
 	k.p = p
-	t.done = append(t.done, k)
-	wake(t.dirty)
+	t.addDone(k)
 	return true
 }

@@ -315,16 +315,20 @@ func loseAnEnd(t *testing.T, cfg Config, f *pipelinetest.Fake, apply bool) {
 func TestTrackedOnAnOlderCluster(t *testing.T) {
 	t.Parallel()
 	const n = 1_000
-	f := pipelinetest.StartFake(t, "", olderKafka())
+	f := pipelinetest.StartFake(t, "", kfake.MaxVersions(kversion.V3_7_0()))
 	cfg, _ := fakeConfig(t)
 	cfg.Brokers = f.Addrs()
 	withTopics(t, cfg, 2)
+	added := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.AddOffsetsToTxn}, Observe: true, Count: -1})
 	calls := &caller{}
 	out := watch(t, cfg, cfg.Names.Attempts())
 	run := startTracked(t, trackedOf(cfg, calls))
 	numbers(t, cfg, firstTopic(cfg), 0, n)
 	out.wait(t, n)
 	run.stop(t)
+	if added.Hits() == 0 {
+		t.Error("the newer protocol was used")
+	}
 	exactlyOnce(t, cfg, cfg.Names.Attempts(), n)
 }
 
@@ -400,6 +404,44 @@ func queueOf(tr *Tracked, p int32) int {
 		}
 	}
 	return -1
+}
+
+// While commits are stuck, no more calls are made; nothing is lost by it.
+func TestTrackedWaitsForItsCommits(t *testing.T) {
+	t.Parallel()
+	const n = 4_000
+	cfg, f := fakeConfig(t)
+	withTopics(t, cfg, 2)
+	numbers(t, cfg, firstTopic(cfg), 0, n)
+	calls := &caller{room: make(chan struct{}, 4)}
+	tr, err := NewTracked(trackedOf(cfg, calls))
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := make(chan struct{})
+	f.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.SleepControl(func() { <-release })
+		return nil, nil, false
+	})
+	run := start(t, tr.Run)
+	eventually(t, "stuck commit", func() bool {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		return tr.late()
+	})
+	eventually(t, "end of the calls", func() bool { return len(calls.slots()) == 0 })
+	made := calls.made()
+	if made >= n || queueOf(tr, 0)+queueOf(tr, 1) == 0 {
+		t.Fatalf("%d calls were made", made)
+	}
+	close(release)
+	out := watch(t, cfg, cfg.Names.Attempts())
+	out.wait(t, n)
+	run.stop(t)
+	exactlyOnce(t, cfg, cfg.Names.Attempts(), n)
+	if r := calls.repeated(); r > 0 {
+		t.Errorf("%d calls were repeated", r)
+	}
 }
 
 // takes is a handler made of a function.
@@ -605,6 +647,3 @@ func writeToPartition(t testing.TB, cfg Config, partition int32, from, to int) {
 		t.Fatal(err)
 	}
 }
-
-// olderKafka is a cluster without transaction version 2.
-func olderKafka() kfake.Opt { return kfake.MaxVersions(kversion.V3_7_0()) }
