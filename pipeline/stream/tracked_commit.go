@@ -44,7 +44,7 @@ func (t *Tracked) commitPause() time.Duration {
 	t.commitMu.Lock()
 	defer t.commitMu.Unlock()
 	if t.prod.pause == 0 {
-		return commitEvery / 20
+		return commitEvery / 4
 	}
 	return commitEvery
 }
