@@ -111,13 +111,16 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // recently counts ids, and forgets those that came long ago: a receiver may run
 // for days.
-type recently struct{ now, before map[string]int }
+type recently struct {
+	now, before map[string]int
+	least       int // how many ids are remembered at least; 0 is maxRecent
+}
 
-// maxRecent is how many ids are remembered at least.
+// maxRecent takes about 100 MB.
 const maxRecent = 500_000
 
 func (s *recently) add(id string) int {
-	if s.now == nil || len(s.now) >= maxRecent {
+	if s.now == nil || len(s.now) >= cmp.Or(s.least, maxRecent) {
 		s.now, s.before = map[string]int{}, s.now
 	}
 	n := max(s.now[id], s.before[id]) + 1
