@@ -140,24 +140,22 @@ const throttledTime = time.Second
 // retry sends the delivery on its way back, unless that was its last attempt or
 // the next one would come too late.
 func (a *attempt) retry() {
-	v := a.call.delivery
-	v.Attempts++
-	if v.Attempts >= a.rev.def.Retry.Attempts {
-		a.giveUp(pipeline.AttemptsUsed)
-		return
-	}
-	now := time.Now()
-	why := whyRetry
+	now, why := time.Now(), whyRetry
 	if a.Status == http.StatusTooManyRequests {
 		why = whyThrottled
 		a.rev.shut(now.Add(max(a.RetryAfter, throttledTime)), why)
 	}
+	v := a.call.delivery
+	v.Attempts++
 	due := now.Add(max(backoff(a.rev.def.Retry, v.Attempts), a.RetryAfter))
-	if !due.Before(a.call.expiry()) {
+	switch {
+	case v.Attempts >= a.rev.def.Retry.Attempts:
+		a.giveUp(pipeline.AttemptsUsed)
+	case !due.Before(a.call.expiry()):
 		a.expire(a.call, fmt.Sprintf("attempt %d failed (%v) and the next would be too late", v.Attempts, a.Err), a.output(time.Time{}))
-		return
+	default:
+		a.again(v, due, why)
 	}
-	a.again(v, due, why)
 }
 
 // again ends the ticket with the attempt and the delivery, which comes back.
