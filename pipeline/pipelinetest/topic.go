@@ -29,13 +29,13 @@ func (c Cluster) Configure(t testing.TB, topic, setting, value string) {
 	}
 }
 
-// RefuseWrites lets a topic lack replicas: Kafka then takes no record for it,
-// and clients try again. It ends with accept.
+// RefuseWrites has kfake refuse what is written to a topic, as if replicas were
+// missing, so that clients try again. It ends with accept. An Apache Kafka of
+// one node can't be brought to that.
 func (c Cluster) RefuseWrites(t testing.TB, topic string) (accept func()) {
 	t.Helper()
 	if c.fake == nil {
-		c.Configure(t, topic, "min.insync.replicas", "2") // of one
-		return func() { c.Configure(t, topic, "min.insync.replicas", "1") }
+		t.Fatal("only kfake refuses writes on demand")
 	}
 	return c.fake.Fault(kfake.Fault{
 		Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: kerr.NotEnoughReplicas, Count: -1,
