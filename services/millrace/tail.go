@@ -58,7 +58,7 @@ func (c *tailCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	}
 	cfg, err := c.connect(ctx, l, std.err)
 	if ctx.Err() != nil {
-		return nil // a signal is the way to end it
+		return nil //nolint:nilerr // a signal is the way to end it
 	}
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func (c *tailCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	}
 	err = c.run(ctx, t)
 	if errors.Is(err, errEnough) || ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // likewise
 	}
 	return err
 }
