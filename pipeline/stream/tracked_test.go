@@ -367,8 +367,11 @@ func TestTrackedBackpressure(t *testing.T) {
 	out := watch(t, cfg, cfg.Names.Attempts())
 	writeToPartition(t, cfg, 0, 0, n)
 	held := <-h.held
-	eventually(t, "full window", func() bool { return windowOf(tr, 0) == maxSpan && queueOf(tr, 0) > queueHigh })
-	if q := queueOf(tr, 0); q > queueHigh+maxPoll {
+	eventually(t, "full window and pause", func() bool {
+		w := stateOf(tr, 0)
+		return w.window.next-w.window.low() == maxSpan && w.paused
+	})
+	if q := len(stateOf(tr, 0).queue); q == 0 || q > queueHigh+maxPoll {
 		t.Errorf("%d records wait in memory", q)
 	}
 	writeToPartition(t, cfg, 1, n, n+more)
@@ -384,26 +387,14 @@ func TestTrackedBackpressure(t *testing.T) {
 	exactlyOnce(t, cfg, cfg.Names.Attempts(), n+more)
 }
 
-func windowOf(tr *Tracked, p int32) int64 {
+// stateOf is what a runner holds of a partition of the first topic at a moment.
+func stateOf(tr *Tracked, number int32) (p partition) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	for tp, own := range tr.owned {
-		if tp.partition == p {
-			return own.window.next - own.window.low()
-		}
+	if own := tr.owned[topicPartition{firstTopic(tr.cfg.Config), number}]; own != nil {
+		p = *own
 	}
-	return -1
-}
-
-func queueOf(tr *Tracked, p int32) int {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for tp, own := range tr.owned {
-		if tp.partition == p {
-			return len(own.queue)
-		}
-	}
-	return -1
+	return p
 }
 
 // While commits are stuck, no more calls are made; nothing is lost by it.
@@ -431,7 +422,7 @@ func TestTrackedWaitsForItsCommits(t *testing.T) {
 	})
 	eventually(t, "end of the calls", func() bool { return len(calls.slots()) == 0 })
 	made := calls.made()
-	if made >= n || queueOf(tr, 0)+queueOf(tr, 1) == 0 {
+	if made >= n || len(stateOf(tr, 0).queue)+len(stateOf(tr, 1).queue) == 0 {
 		t.Fatalf("%d calls were made", made)
 	}
 	close(release)
