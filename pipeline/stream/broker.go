@@ -144,7 +144,7 @@ func (b *Broker) start(listen string) (err error) {
 func listenOn(network, addr string) (net.Listener, error) {
 	l, err := net.Listen(network, addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s is taken: another Kafka runs there; use that one, or choose another address with --listen (%w)", addr, err)
+		return nil, fmt.Errorf("%s is taken: another Kafka runs there; use that one, or choose another address (%w)", addr, err)
 	}
 	return l, err
 }

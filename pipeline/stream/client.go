@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -211,7 +212,7 @@ func (c Config) options() ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(id),
-		kgo.WithLogger(clientLog{c.log()}),
+		kgo.WithLogger(&clientLog{to: c.log()}),
 		// Kafka may answer the first produce after an End with
 		// CONCURRENT_TRANSACTIONS, which is tried again only after a refresh
 		// of the metadata; and a new lane shall be found at once.
@@ -340,15 +341,40 @@ func transactionVersion(ctx context.Context, cl *kgo.Client) (int16, error) {
 	return 0, nil
 }
 
-// clientLog hands on what the client warns about, and no more.
-type clientLog struct{ to *slog.Logger }
+// clientLog hands on what the client warns about, and no more: the same line
+// once in a while, since a client that can't connect says so many times a second.
+type clientLog struct {
+	to *slog.Logger
 
-func (clientLog) Level() kgo.LogLevel { return kgo.LogLevelWarn }
+	mu   sync.Mutex
+	said map[string]time.Time
+}
 
-func (l clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+const sayAgain = 10 * time.Second
+
+func (*clientLog) Level() kgo.LogLevel { return kgo.LogLevelWarn }
+
+func (l *clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	if !l.due(msg) {
+		return
+	}
 	at := slog.LevelWarn
 	if level == kgo.LogLevelError {
 		at = slog.LevelError
 	}
-	l.to.Log(context.Background(), at, "kafka client: "+msg, keyvals...)
+	l.to.With(keyvals...).Log(context.Background(), at, "kafka client", "says", msg)
+}
+
+func (l *clientLog) due(msg string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Sub(l.said[msg]) < sayAgain {
+		return false
+	}
+	if l.said == nil {
+		l.said = map[string]time.Time{}
+	}
+	l.said[msg] = now
+	return true
 }

@@ -11,8 +11,8 @@ import (
 
 // brokerSettings are how the embedded broker runs.
 type brokerSettings struct {
-	Data    string `help:"Directory that keeps the embedded broker's data; empty for memory alone." default:"data" type:"path" placeholder:"DIR" group:"service"`
-	Kafka   string `help:"Address that the embedded broker listens on." default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"service"`
+	Data    string `help:"Directory that keeps the embedded broker's data; empty for memory alone. Default ${default}." default:"data" type:"path" placeholder:"DIR" group:"service"`
+	Kafka   string `help:"Address that the embedded broker listens on. Default ${default}." default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"service"`
 	Sync    bool   `help:"Wait for the disk at every batch: safe against a power cut, at about 100 ms a stage." group:"service"`
 	MaxDisk int64  `help:"Bytes that the data may take; beyond, events are refused. 0: no limit." default:"0" placeholder:"BYTES" group:"service"`
 }

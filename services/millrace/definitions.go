@@ -201,7 +201,7 @@ func write(ctx context.Context, cfg stream.Config, plan *definition.Plan) (defin
 	}
 	defer store.Close()
 	result, err := store.Apply(ctx, plan)
-	if _, changed := errors.AsType[*definition.ChangedError](err); changed {
+	if _, changed := errors.AsType[*definition.ChangedError](err); changed || errors.Is(err, stream.ErrFenced) {
 		return result, &codeError{exitChanged, err}
 	}
 	return result, err
@@ -228,7 +228,8 @@ func current(ctx context.Context, cfg stream.Config) (*definition.Snapshot, erro
 	g.Go(func() error { return live.Run(ctx) })
 	snapshot, err := live.At(ctx, 0)
 	stop()
-	if failed := g.Wait(); err != nil {
+	failed := g.Wait()
+	if err != nil {
 		return nil, failed
 	}
 	return snapshot, nil

@@ -31,7 +31,7 @@ const (
 // names.
 type cli struct {
 	Config  kong.ConfigFlag  `help:"Read settings from this YAML file; keys are the names of flags." placeholder:"FILE" type:"existingfile"`
-	Version kong.VersionFlag `help:"Print the version and exit."`
+	Version kong.VersionFlag `help:"Print the version and exit." env:"-"`
 	Log     logSettings      `embed:"" prefix:"log-"`
 
 	Up        upCmd        `cmd:"" group:"run" help:"Run every role in one process, on an embedded broker or on a Kafka."`

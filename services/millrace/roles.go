@@ -21,7 +21,7 @@ import (
 
 // serviceSettings are what every long-running role has.
 type serviceSettings struct {
-	HTTP     string `help:"Address for /healthz, /readyz and /metrics." default:"127.0.0.1:8080" placeholder:"HOST:PORT" group:"service"`
+	HTTP     string `help:"Address for /healthz, /readyz and /metrics. Default ${default}." default:"127.0.0.1:8080" placeholder:"HOST:PORT" group:"service"`
 	Instance string `help:"Name of this replica; must stay the same over restarts. Default: host name and port of --http." group:"service"`
 }
 
@@ -97,13 +97,13 @@ func (c *sinkCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 
 // service is one process that runs roles: what they share.
 type service struct {
-	ctx       context.Context
-	group     *errgroup.Group
-	cfg       stream.Config
-	log       *slog.Logger
-	telemetry *telemetry.Telemetry
-	health    *telemetry.Health
-	live      *definition.Live
+	ctx   context.Context
+	group *errgroup.Group
+	cfg   stream.Config
+	log   *slog.Logger
+	*telemetry.Telemetry
+	health *telemetry.Health
+	live   *definition.Live
 }
 
 // serve connects, adds the roles that add starts, and runs them until ctx ends
@@ -134,7 +134,7 @@ func runService(ctx context.Context, cfg stream.Config, addr string, add func(*s
 		return err
 	}
 	s := &service{
-		cfg: cfg, log: cfg.Log, telemetry: tel, health: telemetry.NewHealth("definitions"),
+		cfg: cfg, log: cfg.Log, Telemetry: tel, health: telemetry.NewHealth("definitions"),
 		live: definition.NewLive(cfg, builtin),
 	}
 	s.group, s.ctx = errgroup.WithContext(ctx)
@@ -161,8 +161,8 @@ func (s *service) watchDefinitions() error {
 			return nil //nolint:nilerr // ctx ended
 		}
 		s.health.SetReady("definitions", nil)
-		s.telemetry.Metrics.DefinitionsOffset.Set(defs.Offset, "all")
-		s.telemetry.Metrics.DefinitionsBroken.Set(int64(len(defs.Broken)), "all")
+		s.Metrics.DefinitionsOffset.Set(defs.Offset, "all")
+		s.Metrics.DefinitionsBroken.Set(int64(len(defs.Broken)), "all")
 		for k, err := range defs.Broken {
 			s.log.Error("definition can't be used", "definition", k.String(), telemetry.KeyError, err)
 		}
@@ -173,18 +173,17 @@ func (s *service) watchDefinitions() error {
 // observer counts what a runner does and says whether it is ready.
 func (s *service) observer(role string) stream.Observer {
 	s.health.SetReady(role, telemetry.ErrStarting)
-	m := s.telemetry.Metrics
 	return stream.Observer{
 		Transaction: func(role string, committed bool, records int) {
 			if !committed {
-				m.Transactions.Add(1, role, "aborted")
+				s.Metrics.Transactions.Add(1, role, "aborted")
 				return
 			}
-			m.Transactions.Add(1, role, "committed")
-			m.TransactionRecords.Record(float64(records), role)
+			s.Metrics.Transactions.Add(1, role, "committed")
+			s.Metrics.TransactionRecords.Record(float64(records), role)
 		},
-		Rebuilt:    func(role string) { m.StageRebuilds.Add(1, role) },
-		DeadLetter: func(role string, reason pipeline.Reason) { m.DeadLetters.Add(1, role, string(reason)) },
+		Rebuilt:    func(role string) { s.Metrics.StageRebuilds.Add(1, role) },
+		DeadLetter: func(role string, reason pipeline.Reason) { s.Metrics.DeadLetters.Add(1, role, string(reason)) },
 		Ready:      func(err error) { s.health.SetReady(role, err) },
 	}
 }
@@ -200,7 +199,7 @@ func (s *service) filter(events *eventSettings, registry *registrySettings) erro
 	}
 	cfg := filter.Config{
 		Stream: s.cfg, Topics: topics, Regex: regex, Definitions: s.live, Registry: reg,
-		Metrics: s.telemetry.Metrics, Observer: s.observer(filter.Role),
+		Metrics: s.Metrics, Observer: s.observer(filter.Role),
 	}
 	s.group.Go(func() error { return filter.Run(s.ctx, cfg) })
 	return nil
@@ -209,7 +208,7 @@ func (s *service) filter(events *eventSettings, registry *registrySettings) erro
 func (s *service) transform() error {
 	cfg := transform.Config{
 		Stream: s.cfg, Definitions: s.live,
-		Metrics: s.telemetry.Metrics, Observer: s.observer(transform.Role),
+		Metrics: s.Metrics, Observer: s.observer(transform.Role),
 	}
 	s.group.Go(func() error { return transform.Run(s.ctx, cfg) })
 	return nil
@@ -225,7 +224,7 @@ func (s *service) sink(settings *sinkSettings, lanes []string) error {
 	}
 	cfg := sink.Config{
 		Stream: s.cfg, Definitions: s.live, Lanes: lanes, Client: client,
-		Metrics: s.telemetry.Metrics, Log: s.log, Observer: s.observer,
+		Metrics: s.Metrics, Log: s.log, Observer: s.observer,
 		Ready: s.health.SetReady,
 	}
 	s.group.Go(func() error { return sink.Run(s.ctx, cfg) })

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,13 +30,13 @@ func (l *logSettings) logger(w io.Writer) (*slog.Logger, error) {
 
 // kafkaSettings are how to reach Kafka and what our names there begin with.
 type kafkaSettings struct {
-	Brokers []string `help:"Addresses of Kafka brokers." default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"kafka"`
+	Brokers []string `help:"Addresses of Kafka brokers. Default ${default}." default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"kafka"`
 	clientSettings
 }
 
 // clientSettings are how to talk to a Kafka, wherever it is.
 type clientSettings struct {
-	Prefix string       `help:"Prefix of every topic, group and transactional id; one prefix is one tenant." default:"millrace." group:"kafka"`
+	Prefix string       `help:"Prefix of every topic, group and transactional id; one prefix is one tenant. Default ${default}." default:"millrace." group:"kafka"`
 	TLS    tlsSettings  `embed:"" prefix:"tls-" group:"kafka"`
 	SASL   saslSettings `embed:"" prefix:"sasl-" group:"kafka"`
 }
@@ -149,7 +150,7 @@ func instanceOf(given, addr string) string {
 // may be nested at their dashes (kafka-like "tls: {ca: …}" is --tls-ca).
 func loadYAML(r io.Reader) (kong.Resolver, error) {
 	var raw map[string]any
-	if err := yaml.NewDecoder(r).Decode(&raw); err != nil && err != io.EOF {
+	if err := yaml.NewDecoder(r).Decode(&raw); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
 	values := map[string]any{}
@@ -193,8 +194,14 @@ func (f *fileResolver) Validate(app *kong.Application) error {
 	return nil
 }
 
-// Resolve returns the value of a flag, nil if the file has none.
+// Resolve returns the value of a flag, nil if the file has none or the
+// environment, which is closer to the process, has one.
 func (f *fileResolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	for _, name := range flag.Envs {
+		if _, set := os.LookupEnv(name); set {
+			return nil, nil
+		}
+	}
 	v, ok := f.values[flag.Name]
 	if !ok {
 		return nil, nil
