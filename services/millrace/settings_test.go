@@ -147,6 +147,10 @@ func TestEnvironment(t *testing.T) {
 	addr := freeAddr(t)
 	t.Setenv("MILLRACE_BROKERS", addr)
 	commandLine(t, "", "list").fails(t, exitFailed, "no Kafka at "+addr)
+	file := tempFile(t, "millrace.yaml", "brokers: 127.0.0.1:1\n")
+	commandLine(t, "", "list", "--config", file).fails(t, exitFailed, "no Kafka at "+addr)
+	t.Setenv("MILLRACE_VERSION", "1") // set by many a build system, and no flag
+	commandLine(t, "", "list").fails(t, exitFailed, "no Kafka at "+addr)
 	t.Setenv("MILLRACE_LOG_LEVEL", "loud")
 	commandLine(t, "", "list").fails(t, exitUsage, "loud")
 }
