@@ -34,6 +34,7 @@ func TestDemoEvents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		r.Time = then // as Kafka would
 		e, err := event.NewDecoder(nil, "").Decode(t.Context(), &r, catalog)
 		if err != nil {
 			t.Fatalf("%v: %s", err, r.Value)
