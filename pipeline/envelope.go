@@ -6,24 +6,30 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // EnvelopeHeader is the one header that holds what Millrace knows about a
 // record: a format version, a kind, then the fields in the order of the struct.
-// Numbers are varints, texts and lists are preceded by their length.
+// Numbers are varints, times are milliseconds since 1970, texts and lists are
+// preceded by their length.
 const EnvelopeHeader = "millrace"
 
-// EnvelopeFormat is the version this binary writes. It reads this one and the
-// one before.
+// EnvelopeFormat is the version this binary writes, and the newest it reads. A
+// binary reads the one before its own as well; before the first there is none.
 const EnvelopeFormat = 1
 
 // ErrNewerFormat means that a record was written by a newer Millrace. A role
 // that meets it stops: the record is fine, the reader is too old.
 var ErrNewerFormat = errors.New("record was written by a newer version of Millrace; upgrade this role first")
 
-var errTruncated = errors.New("envelope is cut short")
+var (
+	errTruncated = errors.New("envelope is cut short")
+	errRange     = errors.New("a number is out of range")
+)
 
 const (
 	kindMatch      = 'M'
@@ -78,9 +84,10 @@ type DeadLetter struct {
 }
 
 // DeliveryID is the id of the delivery of one event for one webhook: the first
-// 16 bytes, in hex, of SHA-256 over the event's source (or, where that is
-// empty, its system and environment), its id and the webhook's name, each
-// preceded by its length.
+// 16 bytes, in hex, of SHA-256 over the event's source (after an "s") or, where
+// that is empty, its system and environment (after an "e"), then its id and the
+// webhook's name, each preceded by its length. It never changes: whoever is
+// called knows a delivery by it.
 func DeliveryID(e *Event, webhook string) string {
 	var room [256]byte
 	b := room[:0]
@@ -128,7 +135,8 @@ func WithEnvelope(headers []Header, envelope []byte) []Header {
 }
 
 // ParseMatch decodes a match envelope. The error of this and the other parsers
-// is ErrNewerFormat or permanent.
+// is ErrNewerFormat or permanent, and with it comes the zero value: half an
+// envelope is of no use. What they return shares no memory with b.
 func ParseMatch(b []byte) (Match, error) {
 	r := open(b, kindMatch)
 	m := Match{Definitions: r.varint(), At: r.time()}
@@ -137,15 +145,14 @@ func ParseMatch(b []byte) (Match, error) {
 		System: r.string(), Environment: r.string(), User: r.string(), Session: r.string(),
 	}
 	n := r.uvarint()
-	if n > uint64(len(r.b)) { // each takes a byte at least
-		r.fail(errTruncated)
-		n = 0
-	}
-	m.Webhooks = make([]string, 0, n)
+	m.Webhooks = make([]string, 0, min(n, MaxWebhooks)) // n is not to be trusted yet
 	for range n {
 		m.Webhooks = append(m.Webhooks, r.string())
+		if r.err != nil {
+			break
+		}
 	}
-	return m, r.done("match")
+	return whole(m, r, "match")
 }
 
 // AppendTo appends the encoded envelope.
@@ -174,9 +181,9 @@ func ParseDelivery(b []byte) (Delivery, error) {
 		Definitions: r.varint(), ID: r.string(), Webhook: r.string(), Destination: r.string(),
 		Lane: r.string(), MatchedAt: r.time(), URL: r.string(), EventID: r.string(),
 		EventType: r.string(), EventTime: r.time(), User: r.string(),
-		Attempts: int(r.varint()), Due: r.time(),
+		Attempts: int(r.count()), Due: r.time(),
 	}
-	return d, r.done("delivery")
+	return whole(d, r, "delivery")
 }
 
 // Key is the record key of the delivery in its lane: the default lane is
@@ -212,26 +219,38 @@ func ParseDeadLetter(b []byte) (DeadLetter, error) {
 	r := open(b, kindDeadLetter)
 	x := DeadLetter{
 		Stage: r.string(), Reason: Reason(r.string()), Error: r.string(), Topic: r.string(),
-		Partition: int32(r.varint()), Offset: r.varint(), At: r.time(),
+		Partition: r.count(), Offset: r.varint(), At: r.time(),
 		Webhook: r.string(), Delivery: r.string(),
 	}
 	if e := r.string(); e != "" {
 		x.Envelope = []byte(e)
 	}
-	return x, r.done("dead letter")
+	return whole(x, r, "dead letter")
 }
 
 // maxError is how much of an error a dead letter keeps, in bytes: the record
 // itself must still fit its topic.
 const maxError = 4 << 10
 
+// oneLine is the text of an error on one line, cut between two characters.
+func oneLine(s string) string {
+	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\n", "; "), "\uFFFD")
+	if len(s) <= maxError {
+		return s
+	}
+	end := maxError
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
+}
+
 // NewDeadLetter makes the record that keeps r with the reason it could not go
-// on, for the given topic. x says the rest; its source fields are set here.
+// on, for the given topic. x says the rest; where the record was and its own
+// envelope are filled in here.
 func NewDeadLetter(topic string, r *Record, x DeadLetter) Record {
 	x.Topic, x.Partition, x.Offset = r.Topic, r.Partition, r.Offset
-	if len(x.Error) > maxError {
-		x.Error = x.Error[:maxError]
-	}
+	x.Error = oneLine(x.Error)
 	out := Record{Topic: topic, Key: r.Key, Value: r.Value}
 	for _, h := range r.Headers {
 		if h.Key == EnvelopeHeader {
@@ -248,92 +267,98 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// appendTime writes milliseconds since 1970; the zero time is 0.
-func appendTime(b []byte, t time.Time) []byte {
-	if t.IsZero() {
-		return binary.AppendVarint(b, 0)
-	}
-	return binary.AppendVarint(b, t.UnixMilli())
-}
+func appendTime(b []byte, t time.Time) []byte { return binary.AppendVarint(b, t.UnixMilli()) }
 
 // reader takes fields off the front; after the first error it gives zeros.
 type reader struct {
-	b   []byte
-	err error
+	rest []byte
+	err  error
 }
 
 func open(b []byte, kind byte) *reader {
-	r := &reader{b: b}
+	r := &reader{}
 	switch {
 	case len(b) < 2:
-		r.fail(errTruncated)
+		r.err = errTruncated
 	case b[0] > EnvelopeFormat:
-		r.fail(fmt.Errorf("format %d: %w", b[0], ErrNewerFormat))
-	case b[0] < EnvelopeFormat-1 || b[0] == 0:
-		r.fail(fmt.Errorf("format %d is not known", b[0]))
+		r.err = fmt.Errorf("format %d: %w", b[0], ErrNewerFormat)
+	case b[0] < EnvelopeFormat:
+		r.err = fmt.Errorf("format %d is not known", b[0])
 	case b[1] != kind:
-		r.fail(fmt.Errorf("kind is %q, not %q", b[1], kind))
+		r.err = fmt.Errorf("kind is %q, not %q", b[1], kind)
 	default:
-		r.b = b[2:]
+		r.rest = b[2:]
 	}
 	return r
+}
+
+// whole returns what was read, if all of it was as it should be and nothing is
+// left.
+func whole[T any](v T, r *reader, what string) (T, error) {
+	if r.err == nil && len(r.rest) > 0 {
+		r.err = fmt.Errorf("%d bytes too many", len(r.rest))
+	}
+	if r.err == nil {
+		return v, nil
+	}
+	var none T
+	err := fmt.Errorf("reading %s envelope: %w", what, r.err)
+	if errors.Is(err, ErrNewerFormat) {
+		return none, err
+	}
+	return none, Permanent(BrokenEnvelope, err)
 }
 
 func (r *reader) fail(err error) {
 	if r.err == nil {
 		r.err = err
 	}
-	r.b = nil
-}
-
-func (r *reader) done(what string) error {
-	if r.err == nil && len(r.b) > 0 {
-		r.err = fmt.Errorf("%d bytes too many", len(r.b))
-	}
-	switch {
-	case r.err == nil:
-		return nil
-	case errors.Is(r.err, ErrNewerFormat):
-		return fmt.Errorf("reading %s envelope: %w", what, r.err)
-	}
-	return Permanent(BrokenEnvelope, fmt.Errorf("reading %s envelope: %w", what, r.err))
+	r.rest = nil
 }
 
 func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
+	v, n := binary.Uvarint(r.rest)
 	if n <= 0 {
 		r.fail(errTruncated)
 		return 0
 	}
-	r.b = r.b[n:]
+	r.rest = r.rest[n:]
 	return v
 }
 
+// varint reads what binary.AppendVarint writes.
 func (r *reader) varint() int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.fail(errTruncated)
+	v := r.uvarint()
+	return int64(v>>1) ^ -int64(v&1)
+}
+
+// count reads a number that is never negative, nor large.
+func (r *reader) count() int32 {
+	v := r.varint()
+	if v < 0 || v > math.MaxInt32 {
+		r.fail(errRange)
 		return 0
 	}
-	r.b = r.b[n:]
-	return v
+	return int32(v)
 }
 
 func (r *reader) string() string {
 	n := r.uvarint()
-	if n > uint64(len(r.b)) {
+	if n > uint64(len(r.rest)) {
 		r.fail(errTruncated)
 		return ""
 	}
-	s := string(r.b[:n])
-	r.b = r.b[n:]
+	s := string(r.rest[:n])
+	r.rest = r.rest[n:]
 	return s
 }
 
+// time reads a time of the years 1 to 9999: others have no form in JSON, which
+// the ledger is written in.
 func (r *reader) time() time.Time {
-	ms := r.varint()
-	if ms == 0 {
-		return time.Time{}
+	t := time.UnixMilli(r.varint()).UTC()
+	if y := t.Year(); y < 1 || y > 9999 {
+		r.fail(errRange)
 	}
-	return time.UnixMilli(ms).UTC()
+	return t
 }

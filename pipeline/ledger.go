@@ -1,9 +1,9 @@
 package pipeline
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -30,24 +30,22 @@ type Count struct {
 	Sum     uint64    `json:"sum,string"` // modulo 2^64, of the first 8 bytes of each id
 }
 
-// One is the count of a single delivery.
+// One is the count of a single delivery, by the time that it was matched at.
 func One(webhook string, matched time.Time, e Ending, deliveryID string) Count {
 	return Count{webhook, matched.UTC().Truncate(time.Hour), e, 1, idSum(deliveryID)}
 }
 
+// idSum is the number that the first 16 digits of an id write; 0 for what is no
+// id of ours.
 func idSum(id string) uint64 {
-	var b [8]byte
 	if len(id) < 16 {
 		return 0
 	}
-	if _, err := hex.Decode(b[:], []byte(id[:16])); err != nil {
+	sum, err := strconv.ParseUint(id[:16], 16, 64)
+	if err != nil {
 		return 0
 	}
-	var v uint64
-	for _, c := range b {
-		v = v<<8 | uint64(c)
-	}
-	return v
+	return sum
 }
 
 // Tally adds counts up, so that a transaction writes one record for each
@@ -78,13 +76,15 @@ func (t *Tally) Add(c Count) {
 	t.keys = append(t.keys, k)
 }
 
-// Records returns the tally as records for the ledger topic, and empties it.
+// Records returns the tally as records for the ledger topic, in the order in
+// which their first counts came, and empties it. The key is the webhook and the
+// hour.
 func (t *Tally) Records(topic string) []Record {
 	out := make([]Record, 0, len(t.keys))
 	for _, k := range t.keys {
 		c := t.sums[k]
 		value, err := json.Marshal(c)
-		if err != nil { // a struct of text, time and integers
+		if err != nil { // text, integers and a time of the years 1 to 9999 have a form
 			panic(err)
 		}
 		key := fmt.Appendf(nil, "%s/%s", c.Webhook, c.Hour.Format(time.RFC3339))

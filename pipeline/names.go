@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"fmt"
 	"strings"
 	"time"
 )
@@ -58,19 +57,20 @@ func (n Names) Group(role string) string { return string(n) + role }
 // TransactionalID is the id of a role's producer. An instance that comes back
 // under the same id ends what it left open at once.
 func (n Names) TransactionalID(role, instance string) string {
-	return fmt.Sprintf("%s%s-%s", string(n), role, instance)
+	return n.Group(role) + "-" + instance
 }
 
-// LaneOf returns the lane of a deliveries, redeliveries or waiting topic.
+// LaneOf returns the lane of a deliveries, redeliveries or waiting topic. A
+// lane's name has no dot, so what another tenant, whose prefix begins with this
+// one, calls its topics is none of ours.
 func (n Names) LaneOf(topic string) (lane string, ok bool) {
-	rest, ok := strings.CutPrefix(topic, string(n))
-	if !ok {
-		return "", false
-	}
-	kind, lane, ok := strings.Cut(rest, ".")
+	rest, ours := strings.CutPrefix(topic, string(n))
+	kind, lane, _ := strings.Cut(rest, ".")
 	switch kind {
 	case "deliveries", "redeliveries", "waiting":
-		return lane, ok && lane != ""
+		if ours && lane != "" && !strings.Contains(lane, ".") {
+			return lane, true
+		}
 	}
 	return "", false
 }

@@ -102,9 +102,6 @@ func undecodable(err error) error {
 // the rest from the envelope.
 func (d *Decoder) Match(value []byte, m *pipeline.Match, c *Catalog) (*pipeline.Event, error) {
 	out := &decoded{event: m.Event}
-	if out.event.Time.IsZero() { // what 1970 comes back as
-		out.event.Time = time.UnixMilli(0).UTC()
-	}
 	out.properties.whole = true
 	if err := out.properties.parse(string(value), &envelope{}, jsonAttribute); err != nil {
 		return nil, undecodable(err)
@@ -281,7 +278,7 @@ func (p *properties) eventTime(given string, record time.Time) (time.Time, error
 	if ms, ok := p.own(mirrorTime, pipeline.Integer).(int64); ok {
 		return atMillis(ms)
 	}
-	return record.UTC().Truncate(time.Millisecond), nil
+	return atMillis(record.UnixMilli())
 }
 
 // environment returns the event's stage: as the envelope says, else by wm.env.

@@ -25,6 +25,13 @@ func rec(value string, headers ...string) *pipeline.Record {
 	return r
 }
 
+// at is a record with that timestamp.
+func at(ms int64, value string) *pipeline.Record {
+	r := rec(value)
+	r.Time = time.UnixMilli(ms)
+	return r
+}
+
 func binaryRecord(value string, headers ...string) *pipeline.Record {
 	return rec(value, append([]string{"ce_specversion", "1.0"}, headers...)...)
 }
@@ -251,6 +258,7 @@ func TestUndecodable(t *testing.T) {
 		"the year 10000":               {member(`"time":253402300800000`), "years 1 to 9999"},
 		"the year 0":                   {member(`"time":"0000-06-01T00:00:00Z"`), "years 1 to 9999"},
 		"created_at in microseconds":   {props(`{"created_at":1767225600000000}`), "years 1 to 9999"},
+		"a timestamp in microseconds":  {at(recorded.UnixMicro(), `{"type":"t"}`), "years 1 to 9999"},
 		"another environment":          {member(`"environment":"staging"`), `expected production or qa, found "staging"`},
 		"another wm.env":               {props(`{"wm.env":1}`), "expected 0 (production) or 3 (qa), found 1"},
 		"text in wm.env":               {props(`{"wm.env":"live"}`), "found live"},
