@@ -142,7 +142,7 @@ func (b *Broker) start(listen string) (err error) {
 }
 
 func listenOn(network, addr string) (net.Listener, error) {
-	l, err := net.Listen(network, addr)
+	l, err := new(net.ListenConfig).Listen(context.Background(), network, addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%s is taken: another Kafka runs there; use that one, or choose another address (%w)", addr, err)
 	}
@@ -266,9 +266,9 @@ type brokerLog struct{ to *slog.Logger }
 func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	switch level {
 	case kfake.LogLevelError:
-		l.to.Error("broker: " + fmt.Sprintf(format, args...))
+		l.to.Error("broker", "says", fmt.Sprintf(format, args...))
 	case kfake.LogLevelWarn:
-		l.to.Warn("broker: " + fmt.Sprintf(format, args...))
+		l.to.Warn("broker", "says", fmt.Sprintf(format, args...))
 	default: // its lines for each request are for its own developers
 	}
 }

@@ -170,7 +170,6 @@ func (s *stageRunner) open(late context.Context) (*kgo.GroupTransactSession, err
 		kgo.SessionTimeout(sessTimeout),
 		kgo.HeartbeatInterval(heartbeat),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.RequireStableFetchOffsets(),
 		kgo.FetchMaxWait(500*time.Millisecond),
 		kgo.AdjustFetchOffsetsFn(s.start),
 	)

@@ -23,7 +23,6 @@ func (t *Tracked) consume(base context.Context) (err error) {
 		kgo.ConsumeTopics(t.topics...),
 		kgo.DisableAutoCommit(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.RequireStableFetchOffsets(),
 		kgo.Balancers(balancer),
 		kgo.SessionTimeout(sessTimeout),
 		kgo.HeartbeatInterval(heartbeat/2),

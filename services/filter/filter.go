@@ -32,7 +32,7 @@ type Config struct {
 // Run filters until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
 	if _, err := cfg.Definitions.At(ctx, 0); err != nil { // the first snapshot
-		return nil //nolint:nilerr // ctx ended
+		return nil // ctx ended
 	}
 	ids, err := stream.OpenTopicIDs(ctx, cfg.Stream)
 	if err != nil {

@@ -56,7 +56,7 @@ func Run(ctx context.Context, cfg Config) error {
 	s := newSink(cfg)
 	lanes, err := s.waitForLanes(ctx)
 	if err != nil {
-		return nil //nolint:nilerr // ctx ended
+		return nil // ctx ended
 	}
 	mover, err := stream.NewTracked(stream.TrackedConfig{
 		Config: cfg.Stream, Role: DelaysRole, Topics: delayTopics(s.names), Handler: &delays{s.names, cfg.Metrics},
