@@ -149,8 +149,9 @@ func (h *house) answer(destination string, e endpoint) {
 func always(r httpsend.Result, latency time.Duration) endpoint {
 	return func(httpsend.Call) httpsend.Result {
 		time.Sleep(latency)
-		r.Latency = latency
-		return r
+		out := r
+		out.Latency = latency
+		return out
 	}
 }
 

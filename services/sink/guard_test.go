@@ -1,0 +1,245 @@
+package sink
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
+)
+
+// one takes a delivery for the webhook crm and says what became of it.
+func (h *house) one() gone {
+	h.t.Helper()
+	return h.became(h.takes(h.t.Context(), h.slipOf(h.delivery("crm"))))
+}
+
+// called says whether there was a call.
+func (g gone) called() bool { return len(g.attempts) > 0 }
+
+const guarded = "limits: {concurrency: 1}\nbreaker: {failures: 3, open: 30s}\nretry: {attempts: 100, first: 10ms, cap: 20ms}"
+
+func TestBreaker(t *testing.T) {
+	test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+		h.answer("crm", always(failed(500, "", 0), 0))
+		for i := range 3 {
+			if got := h.one(); !got.called() {
+				t.Fatalf("call %d was not made: %+v", i, got)
+			}
+		}
+		opened := time.Now()
+		var last time.Time
+		for range 100 { // what is held comes back when the gate opens, each at a time of its own
+			got := h.one()
+			if got.called() || got.again == nil || got.again.Attempts != 0 {
+				t.Fatalf("while the breaker is open, a delivery became %+v", got)
+			}
+			if wait := got.again.Due.Sub(opened); wait < 30*time.Second || wait > 45*time.Second {
+				t.Fatalf("it comes back in %v", wait)
+			}
+			if !got.again.Due.After(last) {
+				t.Fatal("two come back at the same time")
+			}
+			last = got.again.Due
+		}
+		time.Sleep(30 * time.Second) // the very instant
+		if h.one().called() {
+			t.Error("at the end of its time the breaker is still open: gobreaker means after")
+		}
+		time.Sleep(time.Millisecond)
+		if got := h.one(); !got.called() || got.again == nil {
+			t.Fatalf("the probe became %+v", got)
+		}
+		if got := h.one(); got.called() || got.again.Due.Sub(time.Now()) < 29*time.Second {
+			t.Fatalf("after a probe that failed, a delivery became %+v", got)
+		}
+		time.Sleep(31 * time.Second)
+		h.answer("crm", nil)
+		for i := range 10 {
+			if got := h.one(); got.ending != pipeline.Delivered {
+				t.Fatalf("number %d after the destination was back became %+v", i, got)
+			}
+		}
+	})
+}
+
+// TestOnlyOneProbe has many deliveries ready when the breaker may be probed.
+func TestOnlyOneProbe(t *testing.T) {
+	test(t, hooked("crm", strings.Replace(guarded, "concurrency: 1", "concurrency: 50", 1))+hooked("another", ""), func(t *testing.T, h *house) {
+		h.answer("crm", always(failed(500, "", 0), 0))
+		for range 3 {
+			h.one()
+		}
+		time.Sleep(31 * time.Second)
+		var g gauge
+		h.answer("crm", g.during(always(ok(), 5*time.Second)))
+		slips := h.backlog(t.Context(), "crm", 50)
+		synctest.Wait()
+		if g.all.Load() != 1 {
+			t.Errorf("%d calls probe the destination", g.all.Load())
+		}
+		back := 0
+		for _, s := range slips {
+			if got := h.became(s); got.again != nil && !got.called() {
+				back++
+			}
+		}
+		if back != 49 {
+			t.Errorf("%d of 50 wait for the probe", back)
+		}
+	})
+}
+
+// TestCallsAsLongAsTheWindowCount has a destination whose every call times out,
+// after longer than the breaker's window.
+func TestCallsAsLongAsTheWindowCount(t *testing.T) {
+	test(t, hooked("crm", "limits: {concurrency: 5, timeout: 20s}\nbreaker: {failures: 3, window: 10s}")+hooked("another", ""), func(t *testing.T, h *house) {
+		h.answer("crm", always(failed(0, httpsend.ClassTimeout, 0), 20*time.Second))
+		for _, s := range h.backlog(t.Context(), "crm", 5) {
+			h.became(s)
+		}
+		if h.one().called() {
+			t.Error("five calls in a row timed out, and the breaker is closed")
+		}
+	})
+}
+
+func TestFailureShareTrips(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		every int // one in so many fails
+		trips bool
+	}{"half": {2, true}, "a third": {3, false}} {
+		t.Run(name, func(t *testing.T) {
+			test(t, hooked("crm", "limits: {concurrency: 1}\nbreaker: {failures: 50, share: 50%}"), func(t *testing.T, h *house) {
+				var n atomic.Int64
+				h.answer("crm", func(httpsend.Call) httpsend.Result {
+					if n.Add(1)%int64(c.every) == 0 {
+						return failed(500, "", 0)
+					}
+					return ok()
+				})
+				calls := 0
+				for range 60 {
+					if h.one().called() {
+						calls++
+					}
+				}
+				if c.trips && calls != minSample || !c.trips && calls != 60 {
+					t.Errorf("%d calls were made, one in %d failed", calls, c.every)
+				}
+			})
+		})
+	}
+}
+
+// TestThrottling has a destination that says 429: nobody calls it for as long as
+// it asked, and no attempt of those that wait is used up.
+func TestThrottling(t *testing.T) {
+	t.Parallel()
+	for asked, wait := range map[time.Duration]time.Duration{0: throttledTime, time.Minute: time.Minute, time.Hour: time.Hour} {
+		t.Run(fmt.Sprint(asked), func(t *testing.T) {
+			test(t, hooked("crm", "limits: {concurrency: 1}")+hooked("another", ""), func(t *testing.T, h *house) {
+				h.answer("crm", always(failed(429, "", asked), 0))
+				v := h.delivery("crm")
+				v.Attempts = 13 // its own back-off is hours: that must not be the gate
+				start := time.Now()
+				if got := h.became(h.takes(t.Context(), h.slipOf(v))); got.again == nil || got.again.Attempts != 14 {
+					t.Fatalf("it became %+v", got)
+				}
+				h.answer("crm", nil)
+				time.Sleep(wait - time.Millisecond)
+				got := h.one()
+				if got.called() || got.again == nil || got.again.Attempts != 0 || got.again.Due.Sub(start) < wait {
+					t.Errorf("another one became %+v before its time", got)
+				}
+				time.Sleep(time.Millisecond)
+				if got := h.one(); got.ending != pipeline.Delivered {
+					t.Errorf("after %v a delivery became %+v", wait, got)
+				}
+			})
+		})
+	}
+}
+
+// TestNewDefinitionOpensTheGate has a destination that refuses everything until
+// its definition is mended. A call that was under way with the old one does not
+// shut the gate of the new one.
+func TestNewDefinitionOpensTheGate(t *testing.T) {
+	test(t, hooked("crm", "limits: {concurrency: 2}"), func(t *testing.T, h *house) {
+		refused := httpsend.Result{Status: 401, Outcome: httpsend.Pause, Err: fmt.Errorf("401")}
+		h.answer("crm", always(refused, time.Minute))
+		late := h.takes(t.Context(), h.slipOf(h.delivery("crm")))
+		synctest.Wait()
+		h.answer("crm", always(refused, 0))
+		if got := h.one(); !got.called() || got.again.Attempts != 0 {
+			t.Fatalf("it became %+v", got)
+		}
+		if h.one().called() {
+			t.Fatal("a destination that said 401 was called again")
+		}
+		h.live.apply(t, hooked("crm", "limits: {concurrency: 3}"))
+		h.answer("crm", nil)
+		if got := h.one(); got.ending != pipeline.Delivered {
+			t.Errorf("under a new definition it became %+v", got)
+		}
+		h.became(late)
+		if got := h.one(); got.ending != pipeline.Delivered {
+			t.Errorf("after an old call came back it became %+v", got)
+		}
+	})
+}
+
+// TestBreakersInTheMetrics has a breaker that opens, and a definition that goes
+// while it is open, and calls that end after that.
+func TestBreakersInTheMetrics(t *testing.T) {
+	t.Parallel()
+	tel, err := telemetry.New(t.Context(), telemetry.Config{Service: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shows := func(want string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		tel.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+		var got []string
+		for line := range strings.Lines(w.Body.String()) {
+			if strings.HasPrefix(line, "millrace_breakers_open{") || strings.HasPrefix(line, "millrace_attempts_in_flight{") {
+				got = append(got, strings.TrimSpace(line[strings.LastIndex(line, "}")+1:]))
+			}
+		}
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("calls in flight and open breakers are %q, expected %q", text, want)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		h := build(t, hooked("crm", guarded))
+		h.Metrics, h.Log = tel.Metrics, slog.New(slog.DiscardHandler)
+		h.answer("crm", always(failed(500, "", 0), 0))
+		for range 3 {
+			h.one()
+		}
+		shows("0 1")
+		h.live.apply(t, hooked("crm", guarded+"\nplatform: other"))
+		h.newest()
+		shows("0 0")
+		for range 3 {
+			h.one()
+		}
+		shows("0 1")
+		h.answer("crm", func(httpsend.Call) httpsend.Result { panic("while probing") })
+		time.Sleep(31 * time.Second)
+		h.one()
+		shows("0 1")
+		h.answer("crm", nil)
+		h.one()
+		shows("0 0")
+	})
+}
