@@ -79,20 +79,20 @@ func without(is issues, mine map[Key]bool) issues {
 
 // problems gives issues their places in the file.
 func (d *Definition) problems(is issues) Problems {
-	t := &text{name: d.source.name, lines: d.source.lines}
+	var out Problems
 	for _, i := range is {
 		n := d.node.find(i.path)
 		where := n.at
 		if i.line > 0 && n.kind == textNode {
 			where = d.source.inside(n, i.line, i.column)
 		}
-		p := t.report(where, "%s", i.message)
-		p.Warning = i.warning
+		p := Problem{File: d.source.name, Line: where.line, Column: where.column, Message: i.message, Warning: i.warning}
 		if n.style == plainStyle && !i.warning && i.line > 0 && isTorn(n.text) {
-			p.Corrected = t.corrected(n.at.line)
+			p.Corrected = d.source.corrected(n.at.line)
 		}
+		out = append(out, p)
 	}
-	return t.problems
+	return out
 }
 
 // brokenBy reports a definition that is in force and would not work any more, at

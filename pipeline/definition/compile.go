@@ -3,6 +3,8 @@ package definition
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,7 +112,7 @@ func (w *Webhook) scope(catalog *event.Catalog, is *issues) expression.Scope {
 			is.add(path, "found the event type %s twice", name)
 		}
 		if _, ok := catalog.EventType(name); !ok {
-			is.warn(path, "the event type %s is not in the catalog, so its properties are not checked%s", name, didYouMean(name, namesOfTypes(catalog)))
+			is.warn(path, "the event type %s is not in the catalog, so its properties are not checked%s", name, expression.DidYouMean(name, namesOfTypes(catalog)))
 		}
 	}
 	props, aliases, err := catalog.Scope(w.Event...)
@@ -210,14 +212,10 @@ func (c *Compiled) compileDestination(destinations map[string]*Destination, scop
 	name := c.Webhook.Destination
 	d, ok := destinations[name]
 	if !ok {
-		names := make([]string, 0, len(destinations))
-		for n := range destinations {
-			names = append(names, n)
-		}
-		slices.Sort(names)
+		names := slices.Collect(maps.Keys(destinations))
 		*is = append(*is, issue{
 			path: at("destination"), lacks: Key{KindDestination, name},
-			message: fmt.Sprintf("found the unknown destination %q%s", name, didYouMean(name, names)),
+			message: fmt.Sprintf("found the unknown destination %q%s", name, expression.DidYouMean(name, names)),
 		})
 		return
 	}
@@ -228,7 +226,7 @@ func (c *Compiled) compileDestination(destinations map[string]*Destination, scop
 	} else if url.Dynamic() {
 		c.URL = url
 	}
-	if d.Request.Method == "GET" && c.Mapping != nil {
+	if d.Request.Method == http.MethodGet && c.Mapping != nil {
 		if err := c.Mapping.Flat(); err != nil {
 			is.add(at("properties"), "destination %q is called with GET: %v", name, err)
 		}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+
+	"github.com/millrace-io/millrace/pipeline/expression"
 )
 
 // Definition is one definition as a file or a request gives it.
@@ -73,7 +75,7 @@ func (t *text) definition(doc *node) *Definition {
 	}
 	keys := keysOf(Kind(kind.text))
 	if keys == nil {
-		t.report(kind.at, "found the kind %s, expected %s%s", kind.describe(), alternatives(kinds), didYouMean(kind.text, kinds))
+		t.report(kind.at, "found the kind %s, expected %s%s", kind.describe(), alternatives(kinds), expression.DidYouMean(kind.text, kinds))
 		return nil
 	}
 	before := len(t.problems)

@@ -62,9 +62,15 @@ func invalidAt(b []byte) int {
 	return -1
 }
 
-func (t *text) report(at place, format string, args ...any) *Problem {
-	t.problems = append(t.problems, Problem{File: t.name, Line: at.line, Column: at.column, Message: fmt.Sprintf(format, args...)})
-	return &t.problems[len(t.problems)-1]
+func (t *text) report(at place, format string, args ...any) {
+	t.reportSlip(at, "", format, args...)
+}
+
+// reportSlip reports a problem with the line as it should read, if that is known.
+func (t *text) reportSlip(at place, corrected, format string, args ...any) {
+	t.problems = append(t.problems, Problem{
+		File: t.name, Line: at.line, Column: at.column, Message: fmt.Sprintf(format, args...), Corrected: corrected,
+	})
 }
 
 // line returns a line by its number, from 1; empty beyond the end.

@@ -110,8 +110,8 @@ func destinationKeys() []key {
 		{"lane", pattern(nameForm, "the name of a lane: "+nameRule), false},
 		{"limits", object(
 			key{"rate", number(0.000_01, 1_000_000), false},
-			key{"burst", integer(1, 1_000_000), false},
-			key{"concurrency", integer(1, 10_000), false},
+			key{"burst", count(1_000_000), false},
+			key{"concurrency", count(10_000), false},
 			key{"timeout", duration("10ms", maxTimeout), false},
 			key{"connect_timeout", duration("10ms", maxTimeout), false},
 			key{"max_body", size("1B", "16MiB"), false},
@@ -119,13 +119,13 @@ func destinationKeys() []key {
 		), false},
 		{"ordering", wordLater([]string{"none"}, "user"), false},
 		{"retry", object(
-			key{"attempts", integer(1, 1000), false},
+			key{"attempts", count(1000), false},
 			key{"first", duration("10ms", "6h"), false},
 			key{"cap", duration("10ms", "168h"), false},
 		), false},
 		{"responses", later(), false},
 		{"breaker", object(
-			key{"failures", integer(1, 10_000), false},
+			key{"failures", count(10_000), false},
 			key{"share", percentage(), false},
 			key{"window", duration("1s", "1h"), false},
 			key{"open", duration("100ms", "1h"), false},

@@ -63,8 +63,6 @@ func jsonNumber(s string) string {
 // "3d"; a day is 24 hours.
 type Duration time.Duration
 
-const day = 24 * time.Hour
-
 var durationForm = regexp.MustCompile(`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d))+$`)
 
 var daysForm = regexp.MustCompile(`([0-9.]+)d`)

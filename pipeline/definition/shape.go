@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/millrace-io/millrace/pipeline/expression"
 	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
@@ -17,10 +18,11 @@ type shape func(t *text, key string, n *node)
 // expected reports what was found instead of what was expected, with the
 // corrected line where a slip is behind it.
 func (t *text) expected(n *node, what string, args ...any) {
-	p := t.report(n.at, "found %s, expected %s", n.describe(), fmt.Sprintf(what, args...))
+	corrected := ""
 	if n.style != blockStyle {
-		p.Corrected = t.corrected(n.at.line)
+		corrected = t.corrected(n.at.line)
 	}
+	t.reportSlip(n.at, corrected, "found %s, expected %s", n.describe(), fmt.Sprintf(what, args...))
 }
 
 func anyText() shape {
@@ -51,7 +53,7 @@ func wordLater(words []string, later ...string) shape {
 		case slices.Contains(later, n.text):
 			t.report(n.at, "%s %q is not supported yet", key, n.text)
 		case n.kind != textNode || !slices.Contains(words, n.text):
-			t.expected(n, "%s%s", alternatives(quoted(words)), didYouMean(n.text, words))
+			t.expected(n, "%s%s", alternatives(quoted(words)), expression.DidYouMean(n.text, words))
 		}
 	}
 }
@@ -104,11 +106,12 @@ func boolean() shape {
 	}
 }
 
-func integer(least, most int64) shape {
+// count accepts an integer from 1.
+func count(most int64) shape {
 	return func(t *text, _ string, n *node) {
 		v, err := strconv.ParseInt(n.text, 10, 64)
-		if n.kind != integerNode || err != nil || v < least || v > most {
-			t.expected(n, "an integer from %d to %d", least, most)
+		if n.kind != integerNode || err != nil || v < 1 || v > most {
+			t.expected(n, "an integer from 1 to %d", most)
 		}
 	}
 }
@@ -227,14 +230,15 @@ func namesOf(keys []key) []string {
 
 func (t *text) unknownKey(n *node, p pair, keys []key) {
 	names := namesOf(keys)
-	hint := didYouMean(p.key.text, names)
+	hint := expression.DidYouMean(p.key.text, names)
 	if hint == "" {
 		hint = ", expected " + alternatives(names)
 	}
-	found := t.report(p.key.at, "found the unknown key %q%s", cut(p.key.text, 60), hint)
+	corrected := ""
 	if n.style == flowStyle { // a comma in an expression ends its value here
-		found.Corrected = t.corrected(p.key.at.line)
+		corrected = t.corrected(p.key.at.line)
 	}
+	t.reportSlip(p.key.at, corrected, "found the unknown key %q%s", cut(p.key.text, 60), hint)
 }
 
 // expressionText accepts text that is code: a plain scalar is taken as it is
@@ -260,7 +264,7 @@ func (t *text) checkTorn(n *node) {
 	if n.style != plainStyle || !ok || !strings.HasPrefix(strings.TrimLeft(comment, " \t"), "#") || !isTorn(n.text) {
 		return
 	}
-	t.report(n.at, "found %q, cut off by a comment, expected the text in quotes", cut(n.text, 60)).Corrected = t.corrected(n.at.line)
+	t.reportSlip(n.at, t.corrected(n.at.line), "found %q, cut off by a comment, expected the text in quotes", cut(n.text, 60))
 }
 
 const literalSecret = "literal secrets are not supported yet; write ${env:" + secret.EnvPrefix + "…} or ${file:…}"
@@ -270,10 +274,11 @@ const literalSecret = "literal secrets are not supported yet; write ${env:" + se
 func secretText(literal bool) shape {
 	return func(t *text, key string, n *node) {
 		if n.kind != textNode {
-			p := t.report(n.at, "found a %s under %s, expected text", n.kind, key)
+			corrected := ""
 			if n.style == flowStyle {
-				p.Corrected = t.corrected(n.at.line)
+				corrected = t.corrected(n.at.line)
 			}
+			t.reportSlip(n.at, corrected, "found a %s under %s, expected text", n.kind, key)
 			return
 		}
 		r, err := secret.Parse(n.text)

@@ -189,18 +189,28 @@ func (s *Snapshot) webhooksTouched(t touch) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-func (s *Snapshot) takeDestination(k Key, found map[Key]issues) {
-	delete(s.Destinations, k.Name)
+// decode reads the resource of a key: nil where there is none, or none that can
+// be read, which it puts down.
+func (s *Snapshot) decode(k Key) any {
 	r := s.Resources[k]
 	if r == nil {
-		return
+		return nil
 	}
 	v, err := decodeSpec(k, r.Spec)
 	if err != nil {
 		s.Broken[k] = err
+		return nil
+	}
+	return v
+}
+
+func (s *Snapshot) takeDestination(k Key, found map[Key]issues) {
+	delete(s.Destinations, k.Name)
+	v, ok := s.decode(k).(*Destination)
+	if !ok {
 		return
 	}
-	d, is := compileDestination(v.(*Destination))
+	d, is := compileDestination(v)
 	found[k] = is
 	if d == nil {
 		s.Broken[k] = is.err()
@@ -244,16 +254,11 @@ func (s *Snapshot) takeEventTypes(names map[string]bool, found map[Key]issues) {
 
 func (s *Snapshot) takeEventType(k Key, found map[Key]issues) {
 	delete(s.eventTypes, k.Name)
-	r := s.Resources[k]
-	if r == nil {
+	v, ok := s.decode(k).(*EventType)
+	if !ok {
 		return
 	}
-	v, err := decodeSpec(k, r.Spec)
-	if err != nil {
-		s.Broken[k] = err
-		return
-	}
-	t, is := compileEventType(v.(*EventType))
+	t, is := compileEventType(v)
 	found[k] = is
 	if err := is.err(); err != nil {
 		s.Broken[k] = err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ func TestSnapshotFillsInDefaults(t *testing.T) {
 	s := inForce(t, one+"kind: Destination\nname: own\nrequest: {url: https://x.example}\nlane: own\nlimits: {rate: 2.5, timeout: 2s}\n---\n"+hook+
 		strings.NewReplacer("name: hook", "name: sleeping", "destination: one", "destination: own\nstatus: paused").Replace(hook), "a")
 	d := s.Destinations["own"]
-	if d.Request.Method != "POST" || d.Auth.Type != "none" || d.Limits.Burst != 3 || d.Limits.Concurrency != 64 ||
+	if d.Request.Method != http.MethodPost || d.Auth.Type != "none" || d.Limits.Burst != 3 || d.Limits.Concurrency != 64 ||
 		time.Duration(d.Limits.ConnectTimeout) != 2*time.Second || d.Limits.MaxBody != 256<<10 || d.Limits.MaxResponse != 64<<10 ||
 		d.Retry.Attempts != 15 || time.Duration(d.Retry.Cap) != 6*time.Hour || d.Breaker.Share != 0.5 || d.Status != definition.Active {
 		t.Errorf("the destination is %+v", d)

@@ -174,7 +174,7 @@ func TestApplyOfAnOldPlan(t *testing.T) {
 	removal := h.plan(base, "", definition.Options{Remove: []definition.Key{{Kind: definition.KindDestination, Name: "one"}}})
 	h.apply(hook, definition.Options{})
 	_, err = h.store.Apply(t.Context(), removal)
-	if changed, ok = errors.AsType[*definition.ChangedError](err); !ok || !strings.Contains(err.Error(), "Webhook/hook uses it") {
+	if _, ok := errors.AsType[*definition.ChangedError](err); !ok || !strings.Contains(err.Error(), "Webhook/hook uses it") {
 		t.Errorf("removing a destination that is used by now gives %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
@@ -94,7 +95,7 @@ func (c *Compiled) compareBody(test *Test, e *pipeline.Event, is *issues) {
 	in := &expression.Input{Event: e, DeliveryID: pipeline.DeliveryID(e, c.Webhook.Name), Webhook: c.Webhook.Name}
 	var got []byte
 	var err error
-	if c.Destination.Request.Method == "GET" {
+	if c.Destination.Request.Method == http.MethodGet {
 		if got, err = c.Mapping.AppendQuery(nil, in); err == nil {
 			got = appendText(nil, string(got))
 		}

@@ -80,8 +80,7 @@ func (t *text) correctSyntax(from, to int, bad *syntaxError) bool {
 		_, still := parseYAML(t.lines[from:to])
 		if still == nil || still.at.line+from > max(n, bad.at.line) {
 			column := len(was) - len(strings.TrimLeft(was, " -")) + 1
-			p := t.report(place{n, column}, "found characters here that mean something else in YAML, expected the text in quotes")
-			p.Corrected = showable(better)
+			t.reportSlip(place{n, column}, showable(better), "found characters here that mean something else in YAML, expected the text in quotes")
 			return true
 		}
 		t.lines[n-1] = was
@@ -199,8 +198,7 @@ func (c *converter) mapping(n *node, y *yaml.Node, depth int) {
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		key := c.convert(y.Content[i], depth+1)
 		if key.kind == listNode || key.kind == mapNode {
-			p := c.text.report(key.at, "found %s, expected a key", key.describe())
-			p.Corrected = c.text.corrected(key.at.line)
+			c.text.reportSlip(key.at, c.text.corrected(key.at.line), "found %s, expected a key", key.describe())
 			continue
 		}
 		if key.kind != textNode { // 200: and true: are names like any other
@@ -228,8 +226,7 @@ func (c *converter) scalar(n *node, y *yaml.Node) {
 	}
 	if y.Style&yaml.TaggedStyle != 0 {
 		if y.Tag != "!!str" {
-			p := c.text.report(n.at, "found the tag %s, expected none; text that starts with ! needs quotes", y.Tag)
-			p.Corrected = c.text.corrected(n.at.line)
+			c.text.reportSlip(n.at, c.text.corrected(n.at.line), "found the tag %s, expected none; text that starts with ! needs quotes", y.Tag)
 		}
 		return
 	}

@@ -94,10 +94,10 @@ func TestLimits(t *testing.T) {
 		twice = "1 < (" + twice + ") < 3"
 	}
 	for text, want := range map[string]string{
-		strings.Repeat("1 + ", 3000) + "1":   "at most 10000",
-		strings.Repeat("1+", 400) + "1":      "too long",
-		twice:                                "too long",
-		`any([1], any([1], any([1], true)))`: "2 deep at most",
+		strings.Repeat("1 + ", 3000) + "1":                                                 "at most 10000",
+		strings.Repeat("1+", 400) + "1":                                                    "too long",
+		twice:                                                                              "too long",
+		`any([1], any([1], any([1], true)))`:                                               "2 deep at most",
 		`props.a matches "` + strings.Repeat("a", 1001) + `"`:                              "at most 1000",
 		`repeat("x", 1000000000) == ""`:                                                    work,
 		`repeat(repeat("x", 100000), 100000) == ""`:                                        work,

@@ -32,19 +32,6 @@ const (
 	maxDepth   = 64        // lists within lists
 )
 
-// Scope says what an expression may name besides event and props.
-type Scope struct {
-	// Types holds the properties that may be named. A key that ends in ".<…>",
-	// such as "answer.<question_id>", allows every name that starts with what
-	// stands before the "<". Nil allows any name, untyped.
-	Types map[string]pipeline.Type
-	// Aliases leads from another spelling of a property to its name.
-	Aliases map[string]string
-	// Delivery adds delivery.id, webhook.name and the helper functions of
-	// property mappings.
-	Delivery bool
-}
-
 // Input is what an expression is about. DeliveryID and Webhook are read by
 // expressions compiled with Scope.Delivery.
 type Input struct {

@@ -3,7 +3,6 @@ package expression
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/builtin"
@@ -106,12 +105,12 @@ func (n *names) leftOver(node *ast.Node) {
 	default:
 		known := append(slices.Collect(maps.Keys(n.members)), "props", "null", "true", "false")
 		known = slices.AppendSeq(known, maps.Keys(n.variables))
-		n.fail(x.Location(), "unknown name %s%s", x.Value, suggestion(x.Value, known))
+		n.fail(x.Location(), "unknown name %s%s", x.Value, DidYouMean(x.Value, known))
 	}
 }
 
 func (n *names) isProperty(name string) bool {
-	_, ok := n.typeOf(name)
+	_, ok := n.scope.typeOf(name)
 	return ok && n.scope.Types != nil
 }
 
@@ -145,7 +144,7 @@ func (n *names) member(x *ast.MemberNode) {
 		n.fail(x.Property.Location(), "the name of a field of %s must be written out", id.Value)
 	case fields[name.Value] == nil:
 		n.fail(name.Location(), "unknown field %s.%s%s", id.Value, name.Value,
-			suggestion(name.Value, slices.Collect(maps.Keys(fields))))
+			DidYouMean(name.Value, slices.Collect(maps.Keys(fields))))
 	}
 }
 
@@ -157,42 +156,12 @@ func (n *names) propertyName(node ast.Node, props *ast.IdentifierNode) {
 		n.fail(props.Location(), `the name of a property must be written out: props["name"]`)
 		return
 	}
-	if to, ok := n.scope.Aliases[name.Value]; ok {
-		name.Value = to
+	property, t, err := n.scope.Property(name.Value)
+	if err != nil {
+		n.found.add(name.Location(), "%v", err)
 	}
-	typ, ok := n.typeOf(name.Value)
-	if !ok {
-		known := append(slices.Collect(maps.Keys(n.scope.Types)), slices.Collect(maps.Keys(n.scope.Aliases))...)
-		n.found.add(name.Location(), "unknown property %s%s", name.Value, suggestion(name.Value, known))
-	}
-	n.properties[name.Value] = typ
-}
-
-// typeOf returns the type of a property and whether it may be named.
-func (n *names) typeOf(name string) (pipeline.Type, bool) {
-	if n.scope.Types == nil {
-		return "", true
-	}
-	if t, ok := n.scope.Types[name]; ok {
-		return t, true
-	}
-	for _, key := range slices.Sorted(maps.Keys(n.scope.Types)) {
-		prefix, ok := placeholder(key)
-		if ok && len(name) > len(prefix) && strings.HasPrefix(name, prefix) {
-			return n.scope.Types[key], true
-		}
-	}
-	return "", false
-}
-
-// placeholder returns what stands before the placeholder of a name such as
-// answer.<question_id>.
-func placeholder(key string) (prefix string, ok bool) {
-	i := strings.LastIndex(key, ".<")
-	if i < 0 || !strings.HasSuffix(key, ">") {
-		return "", false
-	}
-	return key[:i+1], true
+	name.Value = property
+	n.properties[property] = t
 }
 
 // call resolves calls of what is not expr's own.
@@ -209,7 +178,7 @@ func (n *names) call(x *ast.CallNode) {
 		}
 		return
 	}
-	n.fail(id.Location(), "unknown function %s%s", id.Value, suggestion(id.Value, n.functionNames()))
+	n.fail(id.Location(), "unknown function %s%s", id.Value, DidYouMean(id.Value, n.functionNames()))
 }
 
 func (n *names) functionNames() []string {
@@ -223,44 +192,4 @@ func (n *names) functionNames() []string {
 		out = append(out, slices.Collect(maps.Keys(helpers))...)
 	}
 	return out
-}
-
-// suggestion names the nearest of the known names, if one is near enough.
-func suggestion(name string, known []string) string {
-	best, at := "", max(1, len([]rune(name))/3)+1
-	slices.Sort(known)
-	for _, k := range known {
-		if d := distance(name, k); d < at {
-			best, at = k, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return "; did you mean " + best + "?"
-}
-
-// distance counts the characters to add, drop, change or swap with their
-// neighbour to get from a to b; upper and lower case count as the same.
-func distance(a, b string) int {
-	s, t := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
-	before, prev, row := make([]int, len(t)+1), make([]int, len(t)+1), make([]int, len(t)+1)
-	for j := range prev {
-		prev[j] = j
-	}
-	for i := range s {
-		row[0] = i + 1
-		for j := range t {
-			cost := 1
-			if s[i] == t[j] {
-				cost = 0
-			}
-			row[j+1] = min(prev[j]+cost, prev[j+1]+1, row[j]+1)
-			if i > 0 && j > 0 && s[i] == t[j-1] && s[i-1] == t[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, prev, row = prev, row, before
-	}
-	return prev[len(t)]
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -115,8 +114,11 @@ func (p *Property) given() string {
 		key   string
 		given bool
 	}{
-		{"from", p.From != ""}, {"as", p.As != ""}, {"name", p.Name != ""},
-		{"value", p.Value != nil}, {"expr", p.Expr != ""},
+		{"from", p.From != ""},
+		{"as", p.As != ""},
+		{"name", p.Name != ""},
+		{"value", p.Value != nil},
+		{"expr", p.Expr != ""},
 	} {
 		if k.given {
 			keys = append(keys, k.key)
@@ -172,19 +174,13 @@ func (c *compiler) compile(s *source, p *Property) (key string, err error) {
 }
 
 // property resolves the alias of a property and says whether the catalog has
-// it. It asks with an expression, so that from and expr know the same names.
+// it.
 func (c *compiler) property(name string) (string, error) {
 	if len(name) > MaxName || !utf8.ValidString(name) {
 		return "", fmt.Errorf("the property's name must be UTF-8 of at most %d bytes", MaxName)
 	}
-	program, _, err := expression.Compile("props["+strconv.Quote(name)+"]", c.scope)
-	if err != nil {
-		if e, ok := errors.AsType[*expression.Error](err); ok {
-			return "", errors.New(e.Message) // its position is that of a text nobody wrote
-		}
-		return "", err
-	}
-	return program.Properties()[0], nil
+	property, _, err := c.scope.Property(name)
+	return property, err
 }
 
 // fix checks a fixed value and writes it once for all events: as JSON on one
