@@ -39,12 +39,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("starting the filter: %w", err)
 	}
 	defer ids.Close()
-	f := &filter{
-		Config: cfg, names: cfg.Stream.Names, defs: cfg.Definitions, learn: ids.Learn,
-		decoder: event.NewDecoder(cfg.Registry, ids.Cluster()),
-	}
+	f := newFilter(cfg, cfg.Definitions, ids.Cluster())
 	f.decoder.TopicID = ids.TopicID
-	f.decoder.Mismatches = func(typ, property string) { f.Metrics.PropertyMismatches.Add(1, typ, property) }
+	f.learn = ids.Learn
 	return stream.RunStage(ctx, stream.StageConfig{
 		Config: cfg.Stream, Role: Role, Topics: cfg.Topics, Regex: cfg.Regex,
 		Stage: f, Start: f.start, Observer: cfg.Observer,
@@ -62,6 +59,12 @@ type filter struct {
 	defs    definitions
 	learn   func(ctx context.Context, topic string) error // what the ids of events need
 	decoder *event.Decoder
+}
+
+func newFilter(cfg Config, defs definitions, cluster string) *filter {
+	f := &filter{Config: cfg, names: cfg.Stream.Names, defs: defs, decoder: event.NewDecoder(cfg.Registry, cluster)}
+	f.decoder.Mismatches = func(typ, property string) { f.Metrics.PropertyMismatches.Add(1, typ, property) }
+	return f
 }
 
 // Process evaluates one event. All of it happens under one revision of the
