@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/millrace-io/millrace/pipeline"
 )
@@ -51,22 +52,34 @@ func (t *Tracked) commitPause() time.Duration {
 
 // commitAll commits until nothing that has ended is left, or ctx ends.
 func (t *Tracked) commitAll(ctx context.Context) {
+	t.commitUntil(ctx, func(error) bool { return false })
+}
+
+// commitUntil is commitAll that gives up after some errors.
+func (t *Tracked) commitUntil(ctx context.Context, hopeless func(error) bool) {
 	var wait backoff
 	for ctx.Err() == nil {
 		err := t.commit(ctx)
-		if errors.Is(err, errRefused) {
+		switch {
+		case errors.Is(err, errRefused):
 			continue
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return
+		case !outOfStep(err): // which a rebalance brings now and then
+			t.health.set(writing, err)
 		}
-		t.health.set(writing, err)
-		if err == nil {
+		if err == nil || hopeless(err) {
 			return
 		}
 		t.cfg.log().Warn("commit has to be done again", "role", t.cfg.Role, "error", err)
 		sleep(ctx, wait.next())
 	}
+}
+
+// outOfStep says that the group has gone on without this member, or went on
+// since the transaction began.
+func outOfStep(err error) bool {
+	return errors.Is(err, kerr.IllegalGeneration) || errors.Is(err, kerr.UnknownMemberID)
 }
 
 // commit writes what has ended since the last one, in one transaction with the

@@ -157,7 +157,8 @@ func (t *Tracked) revoked(ctx context.Context, _ *kgo.Client, m map[string][]int
 	t.drain(ctx, parts)
 	ctx, cancel := context.WithTimeout(ctx, goodbye-sessTimeout)
 	defer cancel()
-	t.commitAll(ctx)
+	// The group waits for this, so it is too late to get into step again.
+	t.commitUntil(ctx, outOfStep)
 	t.forget(parts)
 }
 

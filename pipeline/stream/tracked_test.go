@@ -162,6 +162,45 @@ func TestTrackedComeAndGo(t *testing.T) {
 	exactlyOnce(t, cfg, cfg.Names.Attempts(), n)
 }
 
+// A sink that the group gave up can't commit what it has to let go: it does not
+// hold up the others by trying.
+func TestTrackedOutOfStep(t *testing.T) {
+	t.Parallel()
+	const n = 1_000
+	cfg, f := fakeConfig(t)
+	withTopics(t, cfg, 4)
+	out := watch(t, cfg, cfg.Names.Attempts())
+	numbers(t, cfg, firstTopic(cfg), 0, n/2)
+	calls := &caller{}
+	a := startTracked(t, trackedOf(cfg, calls))
+	out.wait(t, n/4)
+	fault := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, TxnID: "millrace.sink-test", Err: kerr.UnknownMemberID, Count: -1})
+	numbers(t, cfg, firstTopic(cfg), n/2, n)
+	if err := fault.Wait(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	other := trackedOf(cfg, calls)
+	other.Instance = "other"
+	began := time.Now()
+	owned := make(chan struct{})
+	half := sync.OnceFunc(func() { close(owned) })
+	other.OnOwned = func(shares map[string]float64) {
+		if shares[firstTopic(cfg)] == 0.5 {
+			half()
+		}
+	}
+	b := startTracked(t, other)
+	<-owned
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v until the other one had its share", took)
+	}
+	fault.Remove()
+	out.wait(t, n)
+	a.stop(t)
+	b.stop(t)
+	exactlyOnce(t, cfg, cfg.Names.Attempts(), n)
+}
+
 // Sinks that are killed call again what was in flight, and nothing whose ending
 // was committed: an open record leaves thousands of those above the watermark.
 func TestTrackedCrashes(t *testing.T) {
@@ -400,7 +439,7 @@ func stateOf(tr *Tracked, number int32) (p partition) {
 // While commits are stuck, no more calls are made; nothing is lost by it.
 func TestTrackedWaitsForItsCommits(t *testing.T) {
 	t.Parallel()
-	const n = 4_000
+	const n = 1_500
 	cfg, f := fakeConfig(t)
 	withTopics(t, cfg, 2)
 	numbers(t, cfg, firstTopic(cfg), 0, n)
