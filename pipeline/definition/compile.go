@@ -96,6 +96,7 @@ func compileWebhook(w *Webhook, catalog *event.Catalog, destinations map[string]
 		path := at("properties", strconv.Itoa(p.Index), p.Key)
 		is.addExpression(slices.DeleteFunc(path, func(s string) bool { return s == "" }), p.Err)
 	}
+	w.checkSecrets(&is)
 	w.checkTests(&is)
 	out.compileDestination(destinations, scope, &is)
 	if is.err() != nil {
@@ -196,6 +197,18 @@ func (w *Webhook) mappingProperties() []mapping.Property {
 		out[i] = mapping.Property{From: p.From, As: p.As, Name: p.Name, Value: p.Value, Expr: p.Expr, Required: p.Required}
 	}
 	return out
+}
+
+// checkSecrets refuses what looks like a reference to a secret: nobody would look
+// it up, and it would be sent as it is written.
+func (w *Webhook) checkSecrets(is *issues) {
+	for i, p := range w.Properties {
+		for key, text := range map[string]string{"value": string(p.Value), "expr": p.Expr} {
+			if strings.Contains(text, "${env:") || strings.Contains(text, "${file:") {
+				is.add(at("properties", strconv.Itoa(i), key), "found a reference to a secret; secrets in the body are not supported yet")
+			}
+		}
+	}
 }
 
 func (w *Webhook) checkTests(is *issues) {

@@ -1,6 +1,7 @@
 package definition
 
 import (
+	"errors"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -33,19 +34,25 @@ func compileDestination(d *Destination) (*Destination, issues) {
 }
 
 func (d *Destination) checkURL(is *issues) {
-	path := at("request", "url")
-	if _, err := mapping.CompileURL(d.Request.URL, expression.Scope{}); err != nil {
-		is.addExpression(path, err)
+	path, text := at("request", "url"), d.Request.URL
+	var wrong place // of a reference to a secret: that it is none in a URL either follows from it
+	_, err := secret.Parse(text)
+	if e, ok := errors.AsType[*secret.Error](err); ok {
+		wrong = endOf(text[:e.Offset])
+		*is = append(*is, issue{path: path, line: wrong.line, column: wrong.column, message: e.Err.Error()})
 	}
-	if _, err := secret.Parse(d.Request.URL); err != nil {
-		is.add(path, "%v", err)
+	_, err = mapping.CompileURL(text, expression.Scope{})
+	for _, e := range expression.All(err) {
+		if wrong != (place{e.Line, e.Column}) {
+			*is = append(*is, issue{path: path, line: e.Line, column: e.Column, message: e.Message})
+		}
 	}
 }
 
 // ownHeaders are set by Millrace or by HTTP itself.
 func ownHeaders() []string {
 	return []string{
-		"Connection", "Content-Length", "Host", "Idempotency-Key", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+		"Connection", "Content-Length", "Expect", "Host", "Idempotency-Key", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
 		"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Webhook-Id", "Webhook-Signature", "Webhook-Timestamp",
 	}
 }

@@ -39,15 +39,19 @@ func openText(f File) (*text, bool) {
 		t.report(place{}, "found a file of %d bytes, expected at most %d; split it into several", len(f.Data), maxFile)
 		return t, false
 	case bad >= 0:
-		before := string(f.Data[:bad])
-		column := utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1
-		t.report(place{strings.Count(before, "\n") + 1, column}, "found bytes that are not UTF-8, expected text in UTF-8")
+		t.report(endOf(string(f.Data[:bad])), "found bytes that are not UTF-8, expected text in UTF-8")
 		return t, false
 	}
 	s := strings.TrimPrefix(string(f.Data), "\uFEFF")
 	s = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(s)
 	t.lines = strings.Split(s, "\n")
 	return t, true
+}
+
+// endOf is the place right behind a text.
+func endOf(text string) place {
+	start := strings.LastIndexByte(text, '\n') + 1
+	return place{strings.Count(text, "\n") + 1, utf8.RuneCountInString(text[start:]) + 1}
 }
 
 // invalidAt is the offset of the first byte that is not UTF-8, or -1.

@@ -42,11 +42,24 @@ func (p part) String() string {
 	return fmt.Sprintf("${%s:%s}", p.source, p.text)
 }
 
+// Error is what is wrong with a reference. It never quotes the text around a
+// placeholder, since that may be a secret that was written down as it is.
+type Error struct {
+	Offset int // bytes before the placeholder
+	Err    error
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("parsing secret reference at byte %d: %v", e.Offset+1, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
 // Parse parses a reference. NAME begins with EnvPrefix and goes on with
 // letters, digits and _; PATH is relative to the directory of secrets and never
 // leaves it. A "${" that begins neither is an error, lest a slip be sent to a
-// third party. Errors never quote the text around a placeholder, since that may
-// be a secret that was written down as it is.
+// third party. The error is an *Error.
 func Parse(text string) (Reference, error) {
 	r := Reference{text: text}
 	for at := 0; at < len(text); {
@@ -61,7 +74,7 @@ func Parse(text string) (Reference, error) {
 		at += start
 		p, n, err := parsePlaceholder(text[at:])
 		if err != nil {
-			return Reference{}, fmt.Errorf("parsing secret reference at character %d: %w", at+1, err)
+			return Reference{}, &Error{at, err}
 		}
 		r.parts = append(r.parts, p)
 		at += n

@@ -36,7 +36,7 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"pass${word}":                   "character 5: expected ${env:MILLRACE_SECRET_…} or ${file:…}",
+		"pass${word}":                   "at byte 5: expected ${env:MILLRACE_SECRET_…} or ${file:…}",
 		"${env:MILLRACE_SECRET_A":       "found no closing }",
 		"${}":                           "expected ${env:",
 		"${env}":                        "expected ${env:",
@@ -52,7 +52,7 @@ func TestParseRefuses(t *testing.T) {
 		"${file:a/../token}":            "relative to the directory of secrets",
 		"${file:a/..}":                  "relative to the directory of secrets",
 		"${file:a\nb}":                  "relative to the directory of secrets",
-		"ok ${file:a} bad ${file:/abs}": "character 18",
+		"ok ${file:a} bad ${file:/abs}": "at byte 18",
 	} {
 		_, err := secret.Parse(text)
 		if err == nil || !strings.Contains(err.Error(), want) {
