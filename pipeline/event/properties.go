@@ -51,7 +51,7 @@ func (p *properties) All() iter.Seq2[string, any] {
 		for i := range p.fields {
 			name := p.fields[i].name.string(p.text)
 			s := p.layout.known[name]
-			at := -1
+			var at int
 			if s == nil {
 				at = p.last(name)
 			} else {

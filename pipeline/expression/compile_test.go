@@ -23,7 +23,7 @@ func TestErrors(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		`props["walk_thru_idd"] == 1`:                   `1:7: unknown property walk_thru_idd; did you mean walk_thru_id?`,
-		`props.goal_nmae == "g"`:                        `1:7: unknown property goal_nmae; did you mean goal_name?`,
+		`props.goal_anme == "g"`:                        `1:7: unknown property goal_anme; did you mean goal_name?`,
 		`props.zzz == 1`:                                `1:7: unknown property zzz`,
 		`props["wm.euID2"] == "x"`:                      `1:7: unknown property wm.euID2; did you mean wm.euid?`,
 		`props["answer."] == "x"`:                       `1:7: unknown property answer.; did you mean answer?`,
@@ -94,10 +94,11 @@ func TestLimits(t *testing.T) {
 		twice = "1 < (" + twice + ") < 3"
 	}
 	for text, want := range map[string]string{
-		strings.Repeat("1 + ", 3000) + "1":                                                 "at most 10000",
-		strings.Repeat("1+", 400) + "1":                                                    "too long",
-		twice:                                                                              "too long",
-		`any([1], any([1], any([1], true)))`:                                               "2 deep at most",
+		strings.Repeat("1 + ", 3000) + "1":   "at most 10000",
+		strings.Repeat("1+", 400) + "1":      "too long",
+		twice:                                "too long",
+		`any([1], any([1], any([1], true)))`: "2 deep at most",
+
 		`props.a matches "` + strings.Repeat("a", 1001) + `"`:                              "at most 1000",
 		`repeat("x", 1000000000) == ""`:                                                    work,
 		`repeat(repeat("x", 100000), 100000) == ""`:                                        work,

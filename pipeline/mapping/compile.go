@@ -208,7 +208,7 @@ func (n *node) checkFlat() error {
 		switch {
 		case n.array || c.source == nil:
 			return fmt.Errorf("properties[%d] is nested, which a query string can't be", c.entry)
-		case c.source.fixed != nil && strings.ContainsRune("[{", rune(c.source.fixed[0])):
+		case len(c.source.fixed) > 0 && strings.ContainsRune("[{", rune(c.source.fixed[0])):
 			return fmt.Errorf("properties[%d], %q: %w", c.entry, c.source.name, errNested)
 		}
 	}

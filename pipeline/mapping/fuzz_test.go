@@ -68,7 +68,7 @@ func FuzzMapping(f *testing.F) {
 	f.Add("/0", "/1/b~1", "/-", "", 1e21, int64(0))
 	f.Add("", "/a/1", "/a/-", "", 0.0, int64(1))
 	f.Add("/a/1", "/a/-", "/a/0", "x", 2.0, int64(1))
-	f.Add("a", "b", "/c/d/e", "😀", -0.0, int64(-1))
+	f.Add("a", "b", "/c/d/e", "😀", math.Copysign(0, -1), int64(-1))
 	f.Fuzz(func(t *testing.T, a, b, c, text string, number float64, integer int64) {
 		props := []Property{
 			{From: "text", As: a},

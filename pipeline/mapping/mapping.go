@@ -56,18 +56,18 @@ func (m *Mapping) AppendJSON(dst []byte, in *expression.Input) ([]byte, error) {
 }
 
 func appendAll(dst []byte, in *expression.Input) ([]byte, error) {
-	out := append(dst, '{')
+	start := len(dst)
+	dst = append(dst, '{')
 	for name, value := range all(in.Event) {
-		if len(out) > len(dst)+1 {
-			out = append(out, ',')
+		if len(dst) > start+1 {
+			dst = append(dst, ',')
 		}
 		var err error
-		out, err = appendValue(append(appendString(out, name), ':'), value)
-		if err != nil {
-			return dst, failed(fmt.Errorf("property %q: %w", name, err))
+		if dst, err = appendValue(append(appendString(dst, name), ':'), value); err != nil {
+			return dst[:start], failed(fmt.Errorf("property %q: %w", name, err))
 		}
 	}
-	return append(out, '}'), nil
+	return append(dst, '}'), nil
 }
 
 // all yields the properties of an event; none where it has none.

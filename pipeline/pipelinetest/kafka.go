@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"embed"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -50,7 +49,7 @@ type Kafka struct {
 // with the test.
 func StartKafka(t testing.TB, properties ...string) *Kafka {
 	t.Helper()
-	k, err := startKafka(t.TempDir(), properties)
+	k, err := startKafka(t.Context(), t.TempDir(), properties)
 	if err != nil {
 		t.Fatalf("starting Kafka: %v", err)
 	}
@@ -77,7 +76,7 @@ func (k *Kafka) Kill() {
 // takes about 15 seconds after a Kill.
 func (k *Kafka) Restart(t testing.TB) {
 	t.Helper()
-	if err := k.run(); err != nil {
+	if err := k.run(t.Context()); err != nil {
 		t.Fatalf("starting Kafka again: %v", err)
 	}
 }
@@ -96,8 +95,9 @@ func shared(t testing.TB) *Kafka {
 	n.Lock()
 	defer n.Unlock()
 	if n.k == nil && n.err == nil {
-		if n.dir, n.err = os.MkdirTemp("", "millrace-kafka-"); n.err == nil {
-			n.k, n.err = startKafka(n.dir, nil)
+		n.dir, n.err = os.MkdirTemp("", "millrace-kafka-") //nolint:usetesting // it outlives the test that comes first
+		if n.err == nil {
+			n.k, n.err = startKafka(t.Context(), n.dir, nil)
 		}
 	}
 	if n.err != nil {
@@ -133,16 +133,18 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-func startKafka(dir string, properties []string) (*Kafka, error) {
-	libs, err := kafkaLibs()
+// startKafka starts a node. The context is that of starting it: the node runs
+// until it is killed.
+func startKafka(ctx context.Context, dir string, properties []string) (*Kafka, error) {
+	libs, err := kafkaLibs(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// A port that was free may be taken before Kafka listens on it.
 	for try := 0; ; try++ {
 		k := &Kafka{dir: filepath.Join(dir, fmt.Sprint("node", try)), libs: libs}
-		if err = k.format(properties); err == nil {
-			err = k.run()
+		if err = k.format(ctx, properties); err == nil {
+			err = k.run(ctx)
 		}
 		if err == nil {
 			return k, nil
@@ -154,8 +156,8 @@ func startKafka(dir string, properties []string) (*Kafka, error) {
 }
 
 // format writes the properties and makes the data folder.
-func (k *Kafka) format(properties []string) error {
-	ports, err := freePorts(2)
+func (k *Kafka) format(ctx context.Context, properties []string) error {
+	ports, err := freePorts(ctx, 2)
 	if err != nil {
 		return err
 	}
@@ -180,7 +182,7 @@ func (k *Kafka) format(properties []string) error {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	id[0] &= 0x7f           // else it may begin with a '-', and be taken for a flag
-	cmd := exec.Command("java", "-cp", filepath.Join(k.libs, "*"), "kafka.tools.StorageTool",
+	cmd := exec.CommandContext(ctx, "java", "-cp", filepath.Join(k.libs, "*"), "kafka.tools.StorageTool",
 		"format", "--standalone", "-t", base64.RawURLEncoding.EncodeToString(id[:]), "-c", k.properties())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("formatting the data folder: %w\n%s", err, out)
@@ -191,12 +193,13 @@ func (k *Kafka) format(properties []string) error {
 func (k *Kafka) properties() string { return filepath.Join(k.dir, "node.properties") }
 
 // run starts the process and waits until it serves.
-func (k *Kafka) run() error {
+func (k *Kafka) run(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	out, in := io.Pipe()
 	k.said = follow(out, "Kafka Server started")
-	k.cmd = exec.Command("java", "-Xms256m", "-Xmx512m", "-cp", filepath.Join(k.libs, "*"), "kafka.Kafka", k.properties())
+	k.cmd = exec.CommandContext(context.WithoutCancel(ctx),
+		"java", "-Xms256m", "-Xmx512m", "-cp", filepath.Join(k.libs, "*"), "kafka.Kafka", k.properties())
 	k.cmd.Stdout, k.cmd.Stderr = in, in
 	dieWithParent(k.cmd)
 	started := make(chan error)
@@ -206,7 +209,7 @@ func (k *Kafka) run() error {
 		// has to stay.
 		runtime.LockOSThread()
 		defer close(done)
-		defer in.Close()
+		defer func() { _ = in.Close() }() // a pipe's never fails
 		err := cmd.Start()
 		started <- err
 		if err == nil {
@@ -217,7 +220,7 @@ func (k *Kafka) run() error {
 		k.cmd = nil
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), kafkaStart)
+	ctx, cancel := context.WithTimeout(ctx, kafkaStart)
 	defer cancel()
 	select {
 	case <-k.said.seen:
@@ -236,7 +239,7 @@ func (k *Kafka) run() error {
 
 // kafkaLibs returns the folder with Kafka's jars, fetched by Maven the first
 // time. Several processes may do that at once: the first to finish wins.
-func kafkaLibs() (string, error) {
+func kafkaLibs(ctx context.Context) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
@@ -252,7 +255,7 @@ func kafkaLibs() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }() // what is left of it is in nobody's way
 	pom, err := kafkaFiles.ReadFile("testdata/kafka/pom.xml")
 	if err != nil {
 		return "", err
@@ -261,7 +264,7 @@ func kafkaLibs() (string, error) {
 		return "", err
 	}
 	fetched := filepath.Join(tmp, "libs")
-	cmd := exec.Command("mvn", "-q", "-B", "-f", filepath.Join(tmp, "pom.xml"), "dependency:copy-dependencies",
+	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", filepath.Join(tmp, "pom.xml"), "dependency:copy-dependencies",
 		"-DincludeScope=runtime", "-DoutputDirectory="+fetched)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("fetching Kafka's jars: %w\n%s", err, out)
@@ -273,16 +276,18 @@ func kafkaLibs() (string, error) {
 	return "", err
 }
 
-func freePorts(n int) (ports []int, err error) {
-	for range n {
-		l, lerr := net.Listen("tcp", "127.0.0.1:0")
-		if lerr != nil {
-			return nil, errors.Join(err, lerr)
-		}
-		defer l.Close() // all at the end, so that no port comes twice
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+func freePorts(ctx context.Context, n int) ([]int, error) {
+	if n == 0 {
+		return nil, nil
 	}
-	return ports, nil
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close() // after the others are found, so that no port comes twice
+	others, err := freePorts(ctx, n-1)
+	return append(others, l.Addr().(*net.TCPAddr).Port), err
 }
 
 // tail keeps the last lines that a process wrote, and says when one came.
