@@ -91,7 +91,7 @@ func TestBrokerSaysThatThePortIsTaken(t *testing.T) {
 	defer l.Close()
 	dir := t.TempDir()
 	_, err = OpenBroker(BrokerConfig{Dir: dir, Listen: l.Addr().String()})
-	if err == nil || !strings.Contains(err.Error(), l.Addr().String()+" is taken") || !strings.Contains(err.Error(), "--listen") {
+	if err == nil || !strings.Contains(err.Error(), l.Addr().String()+" is taken") || !strings.Contains(err.Error(), "choose another address") {
 		t.Errorf("got %v", err)
 	}
 	b, _ := openBroker(t, BrokerConfig{Dir: dir}) // the directory is free again

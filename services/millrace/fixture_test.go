@@ -33,6 +33,7 @@ type millrace struct {
 	opts     options
 	producer *stream.Producer
 	log      *logBuffer
+	running  map[*service]bool
 }
 
 // options change what start starts.
@@ -54,7 +55,7 @@ func start(t testing.TB, o options) *millrace {
 	if o.partitions == 0 {
 		o.partitions = 2
 	}
-	m := &millrace{t: t, opts: o, log: &logBuffer{}}
+	m := &millrace{t: t, opts: o, log: &logBuffer{}, running: map[*service]bool{}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(m.log)
@@ -102,13 +103,16 @@ func (m *millrace) run(roles ...string) process {
 			m.t.Errorf("roles %v ended by themselves: %v", roles, err)
 		}
 	}()
-	p := process{stop: sync.OnceFunc(func() {
+	var p process
+	p.stop = sync.OnceFunc(func() {
+		delete(m.running, p.service)
 		cancel()
 		<-ended
-	})}
-	m.t.Cleanup(p.stop)
+	})
+	m.t.Cleanup(func() { p.stop() })
 	select {
 	case p.service = <-started:
+		m.running[p.service] = true
 	case <-ended:
 		m.t.FailNow()
 	}
@@ -145,10 +149,19 @@ func (m *millrace) command(stdin string, args ...string) string {
 	return out.String()
 }
 
-// apply puts definitions in force.
+// apply puts definitions in force and waits until every process has them.
 func (m *millrace) apply(yaml string, flags ...string) {
 	m.t.Helper()
 	m.command(yaml, append([]string{"apply", "-"}, flags...)...)
+	now, err := current(m.t.Context(), m.cfg)
+	for s := range m.running {
+		if err == nil {
+			_, err = s.live.At(m.t.Context(), now.Offset)
+		}
+	}
+	if err != nil {
+		m.t.Fatalf("waiting for the definitions: %v", err)
+	}
 }
 
 // produce writes records to the event topic and waits for the acknowledgement.
