@@ -302,10 +302,15 @@ func (w *LogWriter) commit(ctx context.Context, change string, out []pipeline.Re
 		return 0, err // the next writer aborts it, or Kafka after the time-out
 	}
 	next = w.next
+	topics := map[string]bool{}
 	for _, r := range rs {
+		topics[r.Topic] = true
 		if r.Topic == w.topic {
 			next = max(next, r.Offset+1)
 		}
+	}
+	if err := noted(ctx, w.cl, topics); err != nil {
+		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logTimeout)
 	defer cancel()

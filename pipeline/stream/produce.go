@@ -85,6 +85,26 @@ func produceAll(ctx context.Context, cl *kgo.Client, rs []*kgo.Record) (*kgo.Rec
 	return first.r, first.err
 }
 
+// noted waits until the client itself has noted the partitions of topics that it
+// has written to. In franz-go 1.22 a topic's first records may be written and
+// acknowledged before that; a commit then finds that nothing was written, and
+// aborts without an error.
+func noted(ctx context.Context, cl *kgo.Client, topics map[string]bool) error {
+	const look = time.Millisecond
+	for topic := range topics {
+		for {
+			if leader, _, _ := cl.PartitionLeader(topic, 0); leader >= 0 {
+				break
+			}
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("waiting for the partitions of topic %q: %w", topic, err)
+			}
+			sleep(ctx, look)
+		}
+	}
+	return nil
+}
+
 // Close gives up what has not been acknowledged and ends the connections.
 func (p *Producer) Close() { p.cl.Close() }
 

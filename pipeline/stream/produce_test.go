@@ -5,10 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-io/millrace/pipeline"
@@ -223,4 +225,67 @@ func TestKafkaIsKilled(t *testing.T) {
 	k.Restart(t)
 	write(t, w, put(cfg, "2", "a"))
 	s.wait(t, "what came after", func() bool { return s.keys["a"] == "2" })
+}
+
+// slowPartitioner holds a topic's second record back, and with it the client's
+// note of the topic's partitions: both happen in one goroutine.
+type slowPartitioner struct {
+	release chan struct{}
+	calls   atomic.Int64
+}
+
+func (p *slowPartitioner) ForTopic(string) kgo.TopicPartitioner { return p }
+func (*slowPartitioner) RequiresConsistency(*kgo.Record) bool   { return true }
+func (p *slowPartitioner) Partition(*kgo.Record, int) int {
+	if p.calls.Add(1) == 2 {
+		<-p.release
+	}
+	return int(p.calls.Load() - 1)
+}
+
+// What is written before the client has noted the topic's partitions is
+// committed: without that note, the client aborts and says nothing.
+func TestNotedBeforeCommit(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	initialize(t, cfg, InitOptions{Partitions: 2})
+	slow := &slowPartitioner{release: make(chan struct{})}
+	cl := testClient(t, cfg, kgo.TransactionalID(string(cfg.Names)+"noted"), kgo.RecordPartitioner(slow))
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	topic := cfg.Names.Matches()
+	written := []chan error{make(chan error, 1), make(chan error, 1)}
+	for _, w := range written {
+		cl.Produce(t.Context(), &kgo.Record{Topic: topic, Value: []byte("x")}, func(_ *kgo.Record, err error) { w <- err })
+	}
+	if err := <-written[0]; err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := noted(ended, cl, map[string]bool{topic: true}); !errors.Is(err, context.Canceled) {
+		t.Errorf("before the client has noted anything: %v", err)
+	}
+	close(slow.release)
+	if err := <-written[1]; err != nil {
+		t.Fatal(err)
+	}
+	if err := noted(t.Context(), cl, map[string]bool{topic: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	enough := errors.New("enough")
+	err := Read(t.Context(), cfg, []string{topic}, FromStart(), func(pipeline.Record) error {
+		if n++; n == 2 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Error(err)
+	}
 }

@@ -57,7 +57,10 @@ func (s *sieve) reset() { *s = sieve{} }
 func (s *sieve) write(ctx context.Context, cl *kgo.Client, maxBytes func(topic string) int32,
 	items []item, ledger []pipeline.Record,
 ) (culprits map[position]error, err error) {
-	w := writer{cl: cl, maxBytes: maxBytes, sieve: s, culprits: map[position]error{}, suspects: map[position]bool{}}
+	w := writer{
+		cl: cl, maxBytes: maxBytes, sieve: s, topics: map[string]bool{},
+		culprits: map[position]error{}, suspects: map[position]bool{},
+	}
 	began, held := time.Now(), 0
 	for i := range items {
 		suspect := s.suspects[items[i].at]
@@ -86,7 +89,10 @@ func (s *sieve) write(ctx context.Context, cl *kgo.Client, maxBytes func(topic s
 		return nil, err
 	}
 	if !w.refused() {
-		return nil, w.trouble
+		if w.trouble != nil {
+			return nil, w.trouble
+		}
+		return nil, noted(ctx, cl, w.topics)
 	}
 	s.narrow(w.suspects)
 	return w.culprits, errRefused
@@ -108,6 +114,7 @@ type writer struct {
 	cl       *kgo.Client
 	maxBytes func(topic string) int32
 	sieve    *sieve
+	topics   map[string]bool // written to
 
 	culprits map[position]error
 	suspects map[position]bool
@@ -129,6 +136,7 @@ func (w *writer) send(ctx context.Context, it *item) {
 		}
 	}
 	for i := range it.records {
+		w.topics[it.records[i].Topic] = true
 		w.cl.Produce(ctx, toKafka(&it.records[i]), promise)
 	}
 }
