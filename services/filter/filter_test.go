@@ -214,7 +214,9 @@ func TestUnwantedIsNeverDecoded(t *testing.T) {
 	h := build(t, crm+hook("one", ""))
 	unwanted := []pipeline.Record{
 		{Topic: "events", Value: []byte("no JSON at all"), Headers: []pipeline.Header{
-			{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_id", Value: []byte("1")}, {Key: "ce_source", Value: []byte("s")},
+			{Key: "ce_specversion", Value: []byte("1.0")},
+			{Key: "ce_id", Value: []byte("1")},
+			{Key: "ce_source", Value: []byte("s")},
 			{Key: "ce_type", Value: []byte("menu.opened")},
 		}},
 		{Topic: "events", Value: []byte(`{"type":"menu.opened","properties":{"a":[1]}}`)},

@@ -119,11 +119,11 @@ func TestOnlyWhatFailsIsADeadLetter(t *testing.T) {
 	}
 	once(t, r)
 	checkReasons(t, m.deadLetters(20+10+20+bigs+named), events, map[string]int{
-		"transform divides mapping_failed":  20,
-		"transform needs property_missing":  10,
-		"transform repeats too_large":       20,
-		"transform  too_large":              bigs, // the match as a whole
-		"filter  too_large":                 named,
+		"transform divides mapping_failed": 20,
+		"transform needs property_missing": 10,
+		"transform repeats too_large":      20,
+		"transform  too_large":             bigs, // the match as a whole
+		"filter  too_large":                named,
 	})
 }
 

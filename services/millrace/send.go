@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/expression"
 	"github.com/millrace-io/millrace/pipeline/stream"
 )
 
@@ -116,7 +117,7 @@ func (c *sendCmd) lines(catalog *event.Catalog, stdin io.Reader) (*eventLines, e
 	}
 	if _, ok := catalog.EventType(c.Example); !ok {
 		return nil, &codeError{exitUsage, fmt.Errorf("send: there is no example of %s, since it is not in the catalog%s",
-			c.Example, didYouMean(c.Example, typeNames(catalog)))}
+			c.Example, expression.DidYouMean(c.Example, typeNames(catalog)))}
 	}
 	return exampleLines(catalog, c.Example, given, c.Count)
 }

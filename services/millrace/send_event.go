@@ -15,6 +15,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/expression"
 )
 
 // The formats that events can be sent in.
@@ -158,7 +159,7 @@ func (k *checker) warn(at string, e *pipeline.Event) {
 	}
 	k.warned[e.Type] = true
 	fmt.Fprintf(k.out, "warning: %s: event type %s is not in the catalog, so its properties have no types%s\n",
-		at, e.Type, didYouMean(e.Type, typeNames(k.catalog)))
+		at, e.Type, expression.DidYouMean(e.Type, typeNames(k.catalog)))
 }
 
 // record makes the record that is sent for an event in JSON, and decodes it.
@@ -251,40 +252,4 @@ func typeNames(c *event.Catalog) []string {
 		names = append(names, t.Name)
 	}
 	return names
-}
-
-// didYouMean gives "; did you mean x?" for the nearest of the words, or nothing
-// where none is near.
-func didYouMean(found string, words []string) string {
-	best, bestAt := "", len(found)/3+2
-	for _, w := range words {
-		if d := distance(found, w); d < bestAt {
-			best, bestAt = w, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return "; did you mean " + best + "?"
-}
-
-// distance is how many edits lead from a to b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

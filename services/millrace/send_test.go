@@ -60,21 +60,6 @@ func TestParseProps(t *testing.T) {
 	}
 }
 
-func TestDidYouMean(t *testing.T) {
-	t.Parallel()
-	words := []string{"survey.submitted", "survey.dismissed", "menu.opened"}
-	for found, want := range map[string]string{
-		"survey.submited": "; did you mean survey.submitted?",
-		"menu.open":       "; did you mean menu.opened?",
-		"billing.paid":    "",
-		"":                "",
-	} {
-		if got := didYouMean(found, words); got != want {
-			t.Errorf("didYouMean(%q) = %q, expected %q", found, got, want)
-		}
-	}
-}
-
 // sentEvent is what a record holds, told by the decoder.
 func (h *house) sentEvent(r *pipeline.Record) *pipeline.Event {
 	h.t.Helper()
