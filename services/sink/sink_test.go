@@ -148,7 +148,7 @@ func (h *house) answer(destination string, e endpoint) {
 // always answers every call alike, after a time.
 func always(r httpsend.Result, latency time.Duration) endpoint {
 	return func(httpsend.Call) httpsend.Result {
-		time.Sleep(latency)
+		<-time.After(latency)
 		out := r
 		out.Latency = latency
 		return out
