@@ -34,15 +34,12 @@ func moments(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// maxBehind is how many events may be on their way before no more are produced:
-// what is to be killed shall be at work, not far behind.
-const maxBehind = 3_000
-
 // traffic is a steady flow of events, and what of it arrives at a receiver.
 type traffic struct {
 	*millrace
 	webhook  string
 	receiver *pipelinetest.Endpoint
+	most     int // events on their way at once; no more are produced then
 	ends     context.Context
 	flows    sync.WaitGroup
 
@@ -68,7 +65,7 @@ type arrival struct {
 func startTraffic(m *millrace, webhook string, refuse uint32) *traffic {
 	ends, end := context.WithCancel(m.t.Context())
 	f := &traffic{
-		millrace: m, webhook: webhook, ends: ends,
+		millrace: m, webhook: webhook, most: 3_000, ends: ends,
 		acked: map[string]time.Time{}, arrived: map[string]*arrival{}, first: map[string]time.Time{},
 	}
 	f.receiver = pipelinetest.Receiver(m.t, pipelinetest.Answering(func(c *pipelinetest.Call) pipelinetest.Answer {
@@ -152,7 +149,7 @@ func (f *traffic) flow(n, perSecond int) (stop func()) {
 			case <-enough.Done():
 				return
 			}
-			if f.behind() >= maxBehind {
+			if f.behind() >= f.most {
 				continue
 			}
 			f.some(min(each, n))
