@@ -223,7 +223,7 @@ func circles(m map[string]int) (average float64, most int) {
 	return float64(sum) / float64(max(1, len(m))), most
 }
 
-func TestBacklogDoesNotCircle(t *testing.T) { backlogDoesNotCircle(t, 5_000) }
+func TestBacklogDoesNotCircle(t *testing.T) { backlogDoesNotCircle(t, 2_000) }
 
 func TestLongBacklogDoesNotCircle(t *testing.T) {
 	if os.Getenv("MILLRACE_TEST_LONG") == "" {
@@ -301,7 +301,7 @@ func TestOutageDoesNotCircle(t *testing.T) {
 		h.answer("down", always(failed(0, httpsend.ClassConnect, 0), time.Millisecond))
 		w := h.works(100_000)
 		start := time.Now()
-		const seconds = 300
+		const seconds = 150
 		for range seconds {
 			w.put("down", 5)
 			time.Sleep(time.Second)

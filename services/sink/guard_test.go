@@ -241,5 +241,36 @@ func TestBreakersInTheMetrics(t *testing.T) {
 		h.answer("crm", nil)
 		h.one()
 		shows("0 0")
+		h.answer("crm", always(failed(500, "", 0), time.Second))
+		h.live.apply(t, hooked("crm", "breaker: {failures: 1}"))
+		late := h.takes(t.Context(), h.slipOf(h.delivery("crm")))
+		synctest.Wait()
+		shows("1 0")
+		h.live.apply(t, hooked("crm", guarded))
+		h.newest()
+		h.became(late)
+		shows("0 0")
 	})
+}
+
+// TestOnlyCallsAreAttempts has deliveries of which no request could be made.
+func TestOnlyCallsAreAttempts(t *testing.T) {
+	t.Parallel()
+	tel, err := telemetry.New(t.Context(), telemetry.Config{Service: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := build(t, hooked("crm", "limits: {max_body: 10}"))
+	h.Metrics = tel.Metrics
+	h.overHTTP()
+	s := h.slipOf(h.delivery("crm"))
+	s.record.Value = []byte(`{"a":"too much of it"}`)
+	if got := h.became(h.takes(t.Context(), s)); got.reason != pipeline.TooLarge || got.called() {
+		t.Errorf("it became %+v", got)
+	}
+	w := httptest.NewRecorder()
+	tel.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	if text := w.Body.String(); strings.Contains(text, "millrace_attempts_total{") || !strings.Contains(text, "millrace_dead_letters_total{") {
+		t.Errorf("counted are:\n%s", text)
+	}
 }

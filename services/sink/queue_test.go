@@ -298,11 +298,17 @@ func TestPartitionGoesWhileItWaits(t *testing.T) {
 		h.answer("crm", always(ok(), 50*time.Second))
 		goes, cancel := context.WithCancel(t.Context())
 		queued := h.backlog(goes, "crm", 1+100) // ten seconds' worth, as far as is known
-		s := h.slipOf(h.delivery("crm"))
-		ended := make(chan error)
+		s, other := h.slipOf(h.delivery("crm")), h.slipOf(h.delivery("crm"))
+		ended, taken := make(chan error), make(chan struct{})
 		go func() { ended <- h.take(goes, &s.record, s) }()
+		go func() { defer close(taken); h.takes(t.Context(), other) }()
 		synctest.Wait()
+		start := time.Now()
 		cancel()
+		<-taken // there is room for one of another partition now
+		if time.Since(start) > 0 {
+			t.Errorf("another partition had to wait for %v", time.Since(start))
+		}
 		if err := <-ended; !errors.Is(err, context.Canceled) || s.isSettled() {
 			t.Errorf("it ended with %v, settled %v", err, s.isSettled())
 		}
@@ -313,6 +319,7 @@ func TestPartitionGoesWhileItWaits(t *testing.T) {
 			}
 		}
 		h.became(queued[0])
+		h.became(other)
 	})
 }
 
@@ -324,18 +331,30 @@ func TestDefinitionChangesWhileCallsAreQueued(t *testing.T) {
 		want   func(gone) bool
 		within time.Duration
 	}{
-		"revised": {func(h *house) { h.live.apply(h.t, hooked("crm", "limits: {concurrency: 40}")) },
-			func(g gone) bool { return g.ending == pipeline.Delivered }, 3 * time.Second},
-		"unlimited": {func(h *house) { h.live.apply(h.t, hooked("crm", "")) },
-			func(g gone) bool { return g.ending == pipeline.Delivered }, 3 * time.Second},
-		"paused": {func(h *house) { h.live.apply(h.t, hooked("crm", one+"\nstatus: paused")) },
-			func(g gone) bool { return g.again != nil && g.attempts == nil }, time.Second},
-		"moved": {func(h *house) { h.live.apply(h.t, hooked("crm", one+"\nlane: own")) },
-			func(g gone) bool { return g.topic == "millrace.deliveries.own" }, time.Second},
-		"removed": {func(h *house) { h.live.replace(h.t, hooked("another", "")) },
-			func(g gone) bool { return g.ending == pipeline.Removed }, time.Second},
-		"expired": {func(h *house) { h.live.apply(h.t, aWebhook("crm", "crm", "max_age: 1s")) },
-			func(g gone) bool { return g.reason == pipeline.ExpiredDelivery }, time.Second},
+		"revised": {
+			func(h *house) { h.live.apply(h.t, hooked("crm", "limits: {concurrency: 40}")) },
+			func(g gone) bool { return g.ending == pipeline.Delivered }, 3 * time.Second,
+		},
+		"unlimited": {
+			func(h *house) { h.live.apply(h.t, hooked("crm", "")) },
+			func(g gone) bool { return g.ending == pipeline.Delivered }, 3 * time.Second,
+		},
+		"paused": {
+			func(h *house) { h.live.apply(h.t, hooked("crm", one+"\nstatus: paused")) },
+			func(g gone) bool { return g.again != nil && g.attempts == nil }, time.Second,
+		},
+		"moved": {
+			func(h *house) { h.live.apply(h.t, hooked("crm", one+"\nlane: own")) },
+			func(g gone) bool { return g.topic == "millrace.deliveries.own" }, time.Second,
+		},
+		"removed": {
+			func(h *house) { h.live.replace(h.t, hooked("another", "")) },
+			func(g gone) bool { return g.ending == pipeline.Removed }, time.Second,
+		},
+		"expired": {
+			func(h *house) { h.live.apply(h.t, aWebhook("crm", "crm", "max_age: 1s")) },
+			func(g gone) bool { return g.reason == pipeline.ExpiredDelivery }, time.Second,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, hooked("crm", one)+hooked("another", ""), func(t *testing.T, h *house) {
@@ -372,6 +391,22 @@ func TestRateIsRaisedWhileCallsWait(t *testing.T) {
 		h.newest()
 		if got := h.became(slips[1]); got.ending != pipeline.Delivered || time.Since(start) > 10*time.Millisecond {
 			t.Errorf("it became %+v after %v", got, time.Since(start))
+		}
+	})
+}
+
+// TestRemovedWhileCallsWaitForTheRate has a queue that would take minutes.
+func TestRemovedWhileCallsWaitForTheRate(t *testing.T) {
+	test(t, hooked("crm", "limits: {rate: 0.5, burst: 1}")+hooked("another", ""), func(t *testing.T, h *house) {
+		slips := h.backlog(t.Context(), "crm", 5)
+		h.became(slips[0])
+		start := time.Now()
+		h.live.replace(t, hooked("another", ""))
+		h.newest()
+		for _, s := range slips[1:] {
+			if got := h.became(s); got.ending != pipeline.Removed || time.Since(start) > 0 {
+				t.Errorf("it became %+v after %v", got, time.Since(start))
+			}
 		}
 	})
 }
@@ -420,7 +455,7 @@ func TestPanicSettlesAndLeavesNothingBehind(t *testing.T) {
 // TestMemoryIsBounded has destinations that all hang, with large bodies: what is
 // held stays within bounds, and each destination goes on with a call at a time.
 func TestMemoryIsBounded(t *testing.T) {
-	const destinations, each, size = 300, 30, 100 << 10
+	const destinations, each, size = 30, 30, 1 << 20
 	text := strings.Builder{}
 	for i := range destinations {
 		text.WriteString(hooked(fmt.Sprint("d", i), "limits: {concurrency: 10, timeout: 55s}"))
@@ -452,6 +487,66 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		if back == 0 {
 			t.Error("nothing was put off: the test proves nothing")
+		}
+	})
+}
+
+// TestMemoryIsFreeAgain has a destination that may have one call at a time while
+// others take all memory, and all of its calls again when they don't.
+func TestMemoryIsFreeAgain(t *testing.T) {
+	test(t, hooked("crm", "limits: {concurrency: 10}")+hooked("another", ""), func(t *testing.T, h *house) {
+		var g gauge
+		h.answer("crm", g.during(always(ok(), time.Second)))
+		slips := h.backlog(t.Context(), "crm", 100)
+		h.held.Add(maxHeld)
+		time.Sleep(5*time.Second + time.Millisecond)
+		if n := g.now.Load(); n != 1 {
+			t.Errorf("%d calls are under way without memory", n)
+		}
+		if got := h.became(h.takes(t.Context(), h.slipOf(h.delivery("another")))); got.ending != pipeline.Delivered {
+			t.Errorf("a destination with nothing under way could not send: %+v", got)
+		}
+		if got := h.one(); got.again == nil || got.called() {
+			t.Errorf("one more became %+v", got)
+		}
+		h.held.Add(-maxHeld)
+		time.Sleep(2 * time.Second)
+		if n := g.now.Load(); n != 10 {
+			t.Errorf("%d calls are under way with memory", n)
+		}
+		for _, s := range slips {
+			h.became(s)
+		}
+	})
+}
+
+// TestVerySlowAndAlone has calls that last longer than anything may be queued.
+func TestVerySlowAndAlone(t *testing.T) {
+	test(t, hooked("own", "lane: own\nlimits: {concurrency: 1, timeout: 55s}"), func(t *testing.T, h *house) {
+		h.answer("own", always(ok(), 50*time.Second))
+		start := time.Now()
+		const n = 200
+		for i, s := range h.backlog(t.Context(), "own", n) {
+			if got := h.became(s); got.ending != pipeline.Delivered {
+				t.Fatalf("number %d became %+v", i, got)
+			}
+		}
+		if took := time.Since(start); took != n*50*time.Second {
+			t.Errorf("that took %v", took)
+		}
+	})
+}
+
+// TestNothingIsQueuedOfAPartitionThatWent has a delivery that loses a race with
+// its partition: release has passed, so nobody would give it back.
+func TestNothingIsQueuedOfAPartitionThatWent(t *testing.T) {
+	test(t, hooked("crm", ""), func(t *testing.T, h *house) {
+		h.newest()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		s := h.slipOf(h.delivery("crm"))
+		if room := h.destination("crm").enqueue(&call{ctx: ctx, record: &s.record, ticket: s}); room == nil {
+			t.Error("it is queued")
 		}
 	})
 }
@@ -492,6 +587,15 @@ func TestNextSlot(t *testing.T) {
 		if got := d.nextSlot(gate).Sub(gate); got < maxLine/2 {
 			t.Errorf("at the end of the line, a slot is only %v away", got)
 		}
+		d.slot = time.Time{}
+		queued := h.backlog(t.Context(), "crm", 61) // one is sent, six seconds' worth wait
+		if got := d.nextSlot(now).Sub(now); got != 3*time.Second {
+			t.Errorf("behind a queue of six seconds, the line begins in %v", got)
+		}
+		for _, s := range queued {
+			h.became(s)
+		}
+		now = time.Now()
 		h.live.apply(t, hooked("crm", "limits: {rate: 1000}"))
 		h.newest()
 		if got := d.nextSlot(now).Sub(now); got != time.Second {

@@ -114,7 +114,7 @@ func (r *running) apply(text string) {
 }
 
 // deliver writes a delivery of a webhook to its lane.
-func (r *running) deliver(id, webhook string, body string) {
+func (r *running) deliver(id, webhook, body string) {
 	r.t.Helper()
 	defs := r.live.Snapshot()
 	hook := defs.Webhooks[webhook]

@@ -111,7 +111,7 @@ func after(t testing.TB, s *definition.Snapshot, text string, prune bool) *defin
 }
 
 // aDestination is the YAML of a destination; more are further keys.
-func aDestination(name string, more string) string {
+func aDestination(name, more string) string {
 	return fmt.Sprintf("kind: Destination\nname: %s\nrequest: {url: https://%[1]s.example}\n%s\n---\n", name, more)
 }
 
