@@ -90,7 +90,7 @@ func TestStageDeadLetters(t *testing.T) {
 		}
 		return nil
 	})
-	sc.OnDeadLetter = func(in *pipeline.Record) []pipeline.Count {
+	sc.OnDeadLetter = func(*pipeline.Record) []pipeline.Count {
 		return []pipeline.Count{pipeline.One("w", time.Unix(0, 0), pipeline.DeadLettered, "00000000000000ff")}
 	}
 	sc.Observer.DeadLetter = func(role string, _ pipeline.Reason) {
@@ -344,7 +344,7 @@ func TestStageAbortBeforeTheFirstCommit(t *testing.T) {
 		return nil
 	})
 	var began []int64
-	sc.Start = func(topic string, partition int32, logStart int64) (int64, error) {
+	sc.Start = func(_ string, partition int32, logStart int64) (int64, error) {
 		began = append(began, logStart)
 		return 100, nil
 	}

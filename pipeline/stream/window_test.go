@@ -62,7 +62,7 @@ func text(e ended) string {
 		if b.Len() > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString(fmt.Sprint(r.from, "-", r.to))
+		fmt.Fprint(&b, r.from, "-", r.to)
 	}
 	return b.String()
 }

@@ -57,7 +57,7 @@ func TestBreaker(t *testing.T) {
 		if got := h.one(); !got.called() || got.again == nil {
 			t.Fatalf("the probe became %+v", got)
 		}
-		if got := h.one(); got.called() || got.again.Due.Sub(time.Now()) < 29*time.Second {
+		if got := h.one(); got.called() || time.Until(got.again.Due) < 29*time.Second {
 			t.Fatalf("after a probe that failed, a delivery became %+v", got)
 		}
 		time.Sleep(31 * time.Second)

@@ -140,7 +140,7 @@ func TestBrokenEnvelope(t *testing.T) {
 	test(t, aDestination("crm", "")+aWebhook("hook", "crm", ""), func(t *testing.T, h *house) {
 		v := h.delivery("hook")
 		whole := v.AppendTo(nil)
-		for n := range len(whole) {
+		for n := range whole {
 			s := h.slipOf(h.delivery("hook"))
 			s.record.Headers[0].Value = whole[:n]
 			got := h.became(h.takes(t.Context(), s))

@@ -113,7 +113,8 @@ func (h *house) match(properties string, webhooks ...string) *pipeline.Record {
 	return &pipeline.Record{
 		Topic: "millrace.matches", Key: []byte("ada"), Value: []byte(`{"properties":` + properties + `}`),
 		Headers: []pipeline.Header{
-			{Key: "traceparent", Value: []byte("00-1")}, {Key: "theirs", Value: []byte("x")},
+			{Key: "traceparent", Value: []byte("00-1")},
+			{Key: "theirs", Value: []byte("x")},
 			{Key: pipeline.EnvelopeHeader, Value: m.AppendTo(nil)},
 		},
 	}
