@@ -145,7 +145,7 @@ func TestChangesWhileEventsFlow(t *testing.T) {
 			lane = fmt.Sprint("own-", n)
 		}
 		began := time.Now()
-		m.command(revision(n, lane, r.URL), "apply", "-") // and not a moment more
+		m.applyOnly(revision(n, lane, r.URL))
 		applied := time.Now()
 		eventually(t, fmt.Sprint("a call under revision ", n, " comes"), func() bool { return !seen.at(n).IsZero() })
 		t.Logf("revision %2d, lane %-7s: apply took %v, first call %v later", n, lane,
