@@ -51,7 +51,7 @@ func TestOneDestinationDownHoldsUpNobody(t *testing.T) {
 	down, well := pipelinetest.Receiver(t), pipelinetest.Receiver(t)
 	m := start(t, options{partitions: 4})
 	a, b := twoInOne(4)
-	m.apply(pair(a, down.URL) + "---" + pair(b, well.URL))
+	m.apply(soonAgain(a, down.URL) + "---" + soonAgain(b, well.URL))
 	down.Refuse()
 	const n = 600 // more than wait in memory
 	var events []pipeline.Record
@@ -82,8 +82,8 @@ func TestOneDestinationDownHoldsUpNobody(t *testing.T) {
 	once(t, well)
 }
 
-// pair is a destination that soon tries again, and a webhook of its name.
-func pair(name, url string) string {
+// soonAgain is a destination that soon tries again, and a webhook of its name.
+func soonAgain(name, url string) string {
 	return fmt.Sprintf(`
 kind: Destination
 name: %s
@@ -109,7 +109,7 @@ func TestTryAgain(t *testing.T) {
 		pipelinetest.Answer{Status: 204},
 	)))
 	m := start(t, options{})
-	m.apply(pair("again", r.URL))
+	m.apply(soonAgain("again", r.URL))
 	m.produce(tickEvent(t, 1))
 	r.Wait(t, 3)
 	m.settled(map[string]endings{"again": {pipeline.Matched: 1, pipeline.Delivered: 1}})
@@ -149,7 +149,7 @@ func TestRetryAfter(t *testing.T) {
 				pipelinetest.Answer{Status: status, Header: map[string][]string{"Retry-After": {"2"}}}, pipelinetest.Answer{},
 			)))
 			m := start(t, options{})
-			m.apply(pair("patient", r.URL))
+			m.apply(soonAgain("patient", r.URL))
 			m.produce(tickEvent(t, 1))
 			r.Wait(t, 2)
 			calls := r.Calls()
@@ -171,7 +171,7 @@ func TestRefusedCallsWait(t *testing.T) {
 	for _, status := range []int{401, 403, 410} {
 		name := fmt.Sprint("says-", status)
 		receivers[name] = pipelinetest.Receiver(t, pipelinetest.Answering(pipelinetest.InTurn(pipelinetest.Answer{Status: status})))
-		defs = append(defs, pair(name, receivers[name].URL))
+		defs = append(defs, soonAgain(name, receivers[name].URL))
 	}
 	m.apply(strings.Join(defs, "---"))
 	m.produce(tickEvent(t, 1))
@@ -195,7 +195,7 @@ func TestMaxAge(t *testing.T) {
 		return pipelinetest.Answer{Status: 503, Header: map[string][]string{"Retry-After": {"1"}}}
 	}))
 	m := start(t, options{})
-	m.apply(pair("buries", r.URL) + "max_age: 2s\n---" + pair("drops", r.URL) + "max_age: 2s\nexpire_to: drop\n")
+	m.apply(soonAgain("buries", r.URL) + "max_age: 2s\n---" + soonAgain("drops", r.URL) + "max_age: 2s\nexpire_to: drop\n")
 	m.produce(tickEvent(t, 1))
 	m.settled(map[string]endings{
 		"buries": {pipeline.Matched: 1, pipeline.DeadLettered: 1}, "drops": {pipeline.Matched: 1, pipeline.Expired: 1},
@@ -214,10 +214,10 @@ func TestChangesWhileDeliveriesWait(t *testing.T) {
 	stays := pipelinetest.Receiver(t, pipelinetest.Answering(pipelinetest.InTurn(later, pipelinetest.Answer{})))
 	goes := pipelinetest.Receiver(t, pipelinetest.Answering(pipelinetest.InTurn(later, pipelinetest.Answer{})))
 	m := start(t, options{})
-	m.apply(pair("stays", stays.URL) + "---" + pair("goes", goes.URL) + "---" + pair("rests", goes.URL) + "status: paused\n")
+	m.apply(soonAgain("stays", stays.URL) + "---" + soonAgain("goes", goes.URL) + "---" + soonAgain("rests", goes.URL) + "status: paused\n")
 	m.produce(tickEvent(t, 1))
 	m.delayed(2)
-	m.apply(strings.Replace(pair("stays", stays.URL), "request:", "lane: faster\nrequest:", 1), "--prune")
+	m.apply(strings.Replace(soonAgain("stays", stays.URL), "request:", "lane: faster\nrequest:", 1), "--prune")
 	m.settled(map[string]endings{
 		"stays": {pipeline.Matched: 1, pipeline.Delivered: 1}, "goes": {pipeline.Matched: 1, pipeline.Removed: 1},
 	})
@@ -288,7 +288,7 @@ func TestSecrets(t *testing.T) {
 	}))
 	m := start(t, options{secrets: dir, idle: true})
 	bearer := func(name, placeholder string) string {
-		return strings.Replace(pair(name, r.URL), "retry:", "auth: {type: bearer, token: \""+placeholder+"\"}\nretry:", 1)
+		return strings.Replace(soonAgain(name, r.URL), "retry:", "auth: {type: bearer, token: \""+placeholder+"\"}\nretry:", 1)
 	}
 	m.apply(bearer("has", "${file:there}") + "---" + bearer("lacks-file", "${file:gone}") + "---" +
 		bearer("lacks-variable", "${env:MILLRACE_SECRET_OF_NO_TEST}"))
@@ -331,7 +331,7 @@ func TestPrivateAddressIsNotCalled(t *testing.T) {
 	t.Parallel()
 	r := pipelinetest.Receiver(t)
 	m := start(t, options{noLoopback: true})
-	m.apply(pair("inside", r.URL))
+	m.apply(soonAgain("inside", r.URL))
 	m.produce(tickEvent(t, 1))
 	d := m.delayed(1)["inside"]
 	if r.Count() != 0 || d.Attempts != 0 {
