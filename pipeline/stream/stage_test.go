@@ -344,7 +344,7 @@ func TestStageAbortBeforeTheFirstCommit(t *testing.T) {
 		return nil
 	})
 	var began []int64
-	sc.Start = func(_ string, partition int32, logStart int64) (int64, error) {
+	sc.Start = func(_ string, _ int32, logStart int64) (int64, error) {
 		began = append(began, logStart)
 		return 100, nil
 	}
