@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -262,7 +263,7 @@ destination: by-%[1]s
 	for _, c := range r.Calls() {
 		seen[c.Method] = true
 		query, body := "key=a%20b", `{"number":17,"text":"ä&b=c"}`
-		if c.Method == "GET" {
+		if c.Method == http.MethodGet {
 			query, body = "key=a%20b&number=17&text=%C3%A4%26b%3Dc", ""
 		}
 		if c.Path != "/users/a/b c/tick" || c.Query != query || string(c.Body) != body { // the path is unescaped

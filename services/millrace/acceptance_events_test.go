@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,7 +109,7 @@ func TestForeignClientToHeap(t *testing.T) {
 	}
 	once(t, r)
 	for _, c := range r.Calls() {
-		if c.Method != "POST" || c.Path != "/api/track" || c.Header.Get("Content-Type") != "application/json" ||
+		if c.Method != http.MethodPost || c.Path != "/api/track" || c.Header.Get("Content-Type") != "application/json" ||
 			c.Header.Get("Idempotency-Key") != c.ID() || c.Header.Get("Authorization") != "" {
 			t.Errorf("called with %s %s %v", c.Method, c.Path, c.Header)
 		}
@@ -171,7 +172,7 @@ destination: shop
 func TestEveryFormIsTheSameEvent(t *testing.T) {
 	t.Parallel()
 	r := pipelinetest.Receiver(t)
-	registry := pipelinetest.Registry(t, "millrace.events-value", string(schemas.EventAvro))
+	registry := pipelinetest.Registry(t, "millrace.events-value", schemas.EventAvro)
 	m := start(t, options{registry: registry.URL, idle: true})
 	up := m.run()
 	m.apply(strings.ReplaceAll(everything, "$URL", r.URL))
