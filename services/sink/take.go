@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
@@ -133,8 +134,17 @@ func (s *sink) checkDestination(c *call, defs *definition.Snapshot) bool {
 		s.forward(c, def.Lane, defs.Offset)
 	case def.Status == definition.Paused:
 		s.hold(c, time.Now().Add(pausedTime), whyPaused)
+	case (def.Request.Method == http.MethodGet) != isQuery(c.record.Value):
+		s.bury(c, pipeline.InvalidRequest, fmt.Errorf("destination %q is called with %s now, for which the delivery was not made",
+			def.Name, def.Request.Method), pipeline.Output{})
 	default:
 		return true
 	}
 	return false
+}
+
+// isQuery tells the two things apart that transform makes: a query, in which
+// brackets are escaped, and JSON, which begins with one.
+func isQuery(value []byte) bool {
+	return len(value) == 0 || value[0] != '{' && value[0] != '['
 }

@@ -33,6 +33,8 @@ func TestTake(t *testing.T) {
 		"broken":         {after: crm + aDestination("other", "") + aWebhook("hook", "other", ""), broken: definition.Key{Kind: definition.KindDestination, Name: "crm"}, wait: pausedTime},
 		"other target":   {after: aDestination("other", "") + aWebhook("hook", "other", ""), want: gone{ending: pipeline.DeadLettered, reason: pipeline.UnusableDefinition}},
 		"moved":          {after: aDestination("crm", "lane: own") + hook, want: gone{topic: "millrace.deliveries.own"}},
+		"now a GET":      {after: strings.Replace(crm, "{url", "{method: GET, url", 1) + hook, want: gone{ending: pipeline.DeadLettered, reason: pipeline.InvalidRequest}},
+		"now a PUT":      {after: strings.Replace(crm, "{url", "{method: PUT, url", 1) + hook, want: gone{ending: pipeline.Delivered, attempts: []string{"1 success"}}},
 		"nearly expired": {change: matched(time.Hour - time.Millisecond), want: gone{ending: pipeline.Delivered, attempts: []string{"1 success"}}},
 		"expired":        {change: matched(time.Hour), want: gone{ending: pipeline.DeadLettered, reason: pipeline.ExpiredDelivery}},
 		"expired, dropped": {
