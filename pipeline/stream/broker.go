@@ -60,7 +60,8 @@ type BrokerConfig struct {
 type Broker struct {
 	cfg     BrokerConfig
 	cluster *kfake.Cluster
-	dir     *dataDir // nil in memory
+	dir     *dataDir     // nil in memory
+	notes   *commitNotes // nil in memory
 	cl      *kgo.Client
 
 	mu        sync.Mutex // of tidy
@@ -89,10 +90,14 @@ func OpenBroker(cfg BrokerConfig) (b *Broker, err error) {
 		if err := b.recover(); err != nil {
 			return nil, errors.Join(fmt.Errorf("recovering %s: %w", cfg.Dir, err), b.dir.release())
 		}
+		if b.notes, err = openNotes(b.dir, &cfg); err != nil {
+			return nil, errors.Join(err, b.dir.release())
+		}
 	}
 	if err := b.start(cfg.Listen); err != nil {
-		return nil, errors.Join(err, b.dir.release())
+		return nil, errors.Join(err, b.notes.close(), b.dir.release())
 	}
+	b.notes.watch(b.cluster)
 	return b, nil
 }
 
@@ -161,7 +166,7 @@ func (b *Broker) Close() error {
 	if b.dir == nil {
 		return nil
 	}
-	return b.dir.close()
+	return errors.Join(b.notes.close(), b.dir.close())
 }
 
 func (b *Broker) stop() {

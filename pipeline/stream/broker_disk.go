@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // dataDir is the folder of an embedded broker, held by one process at a time.
@@ -198,45 +202,91 @@ func (d *dataDir) restoreCompacted() error {
 // lastOffset is the last offset in the segments of a partition's folder; -1 if
 // there is none.
 func lastOffset(dir string) (int64, error) {
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return -1, gone(err)
-	}
+	bases, err := segments(dir)
 	last := int64(-1)
-	for _, f := range files {
-		base, isSegment := strings.CutSuffix(f.Name(), ".dat")
-		if _, err := strconv.ParseInt(base, 10, 64); !isSegment || err != nil {
-			continue
-		}
-		data, err := os.ReadFile(filepath.Join(dir, f.Name()))
+	for _, base := range bases {
+		data, err := os.ReadFile(segmentFile(dir, base))
 		if err != nil {
 			return -1, err
 		}
 		last = max(last, lastBatch(data))
 	}
-	return last, nil
+	return last, err
 }
 
-// Where a record batch has its length, and its last offset less its first.
+const segmentSuffix = ".dat"
+
+func segmentFile(dir string, base int64) string {
+	return filepath.Join(dir, strconv.FormatInt(base, 10)+segmentSuffix)
+}
+
+// segments returns the first offsets of a partition's segments, in order.
+func segments(dir string) (bases []int64, err error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, gone(err)
+	}
+	for _, f := range files {
+		name, isSegment := strings.CutSuffix(f.Name(), segmentSuffix)
+		if base, err := strconv.ParseInt(name, 10, 64); isSegment && err == nil {
+			bases = append(bases, base)
+		}
+	}
+	slices.Sort(bases)
+	return bases, nil
+}
+
+// rawBatch is a record batch as it is on disk: Kafka's format.
+type rawBatch []byte
+
+// Where a batch has what.
 const (
-	batchLength    = 8
-	batchAfterHead = 12
-	batchLastDelta = 23
-	batchHead      = 61
+	batchLength     = 8
+	batchAfterHead  = 12
+	batchAttributes = 21
+	batchLastDelta  = 23
+	batchProducer   = 43
+	batchEpoch      = 51
+	batchHead       = 61
 )
 
-// lastBatch is the last offset of the batches in a segment; one that was cut
-// short does not count. -1 if there is none.
+const controlBatch = 0x20 // in the attributes
+
+func (b rawBatch) last() int64 {
+	return int64(binary.BigEndian.Uint64(b)) + int64(binary.BigEndian.Uint32(b[batchLastDelta:]))
+}
+
+func (b rawBatch) producer() int64 { return int64(binary.BigEndian.Uint64(b[batchProducer:])) }
+func (b rawBatch) epoch() int16    { return int16(binary.BigEndian.Uint16(b[batchEpoch:])) }
+
+// isAbort says whether it is the marker of an aborted transaction.
+func (b rawBatch) isAbort() bool {
+	if binary.BigEndian.Uint16(b[batchAttributes:])&controlBatch == 0 {
+		return false
+	}
+	var marker kmsg.Record
+	var key kmsg.ControlRecordKey
+	return marker.ReadFrom(b[batchHead:]) != nil || key.ReadFrom(marker.Key) != nil || key.Type == kmsg.ControlRecordKeyTypeAbort
+}
+
+// batches are those of a segment; one that was cut short is left out.
+func batches(segment []byte) iter.Seq[rawBatch] {
+	return func(yield func(rawBatch) bool) {
+		for len(segment) >= batchHead {
+			n := batchAfterHead + int64(binary.BigEndian.Uint32(segment[batchLength:]))
+			if n < batchHead || n > int64(len(segment)) || !yield(segment[:n]) {
+				return
+			}
+			segment = segment[n:]
+		}
+	}
+}
+
+// lastBatch is the last offset of the batches in a segment; -1 if there is none.
 func lastBatch(segment []byte) int64 {
 	last := int64(-1)
-	for len(segment) >= batchHead {
-		n := batchAfterHead + int64(binary.BigEndian.Uint32(segment[batchLength:]))
-		if n < batchHead || n > int64(len(segment)) {
-			break
-		}
-		first := int64(binary.BigEndian.Uint64(segment))
-		last = first + int64(binary.BigEndian.Uint32(segment[batchLastDelta:]))
-		segment = segment[n:]
+	for b := range batches(segment) {
+		last = b.last()
 	}
 	return last
 }

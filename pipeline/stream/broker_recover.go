@@ -32,19 +32,34 @@ func (b *Broker) recover() error {
 	if err := b.dir.restoreCompacted(); err != nil {
 		return err
 	}
-	if err := b.start("127.0.0.1:0"); err != nil {
-		return err
-	}
-	defer b.stop()
-	ctx, cancel := context.WithTimeout(context.Background(), recoverWithin)
-	defer cancel()
-	n, err := b.abortOpen(ctx)
+	n, err := b.endTransactions()
 	if err != nil {
-		return fmt.Errorf("ending open transactions: %w", err)
+		return err
 	}
 	b.cfg.Log.Warn("the broker was not closed properly last time; open transactions are ended",
 		"transactional_ids", n, "took", time.Since(started).Round(time.Millisecond))
 	return nil
+}
+
+// endTransactions commits the one that was being committed, and aborts all that
+// were open. It returns how many transactional ids there are.
+func (b *Broker) endTransactions() (int, error) {
+	if err := b.start("127.0.0.1:0"); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), recoverWithin)
+	defer cancel()
+	finished, err := b.finishCommit(ctx)
+	if err != nil {
+		b.stop()
+		return 0, fmt.Errorf("finishing a commit: %w", err)
+	}
+	n, err := b.abortOpen(ctx)
+	b.stop()
+	if err != nil {
+		return 0, fmt.Errorf("ending open transactions: %w", err)
+	}
+	return n, b.dir.forgetSnapshots(finished)
 }
 
 // abortOpen writes an abort marker of every producer with a transactional id
