@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -46,13 +47,14 @@ type options struct {
 	secrets    string                // directory of secrets
 	idle       bool                  // no role is started; see run
 	noLoopback bool                  // calls to this machine are not allowed
+	asIs       bool                  // settings are those of `millrace up`, and its broker where the tests' is kfake
 }
 
 // start prepares the topics and starts every role. All of it ends with the test.
 func start(t testing.TB, o options) *millrace {
 	t.Helper()
 	if o.cluster == nil {
-		c := pipelinetest.Broker(t)
+		c := o.broker(t)
 		o.cluster = &c
 	}
 	if o.partitions == 0 {
@@ -67,8 +69,9 @@ func start(t testing.TB, o options) *millrace {
 	m.cfg = stream.Config{
 		Brokers: o.cluster.Addrs, Names: o.cluster.Names, Instance: "test",
 		Log: slog.New(slog.NewTextHandler(m.log, nil)),
-		// Under the race detector lz4 takes longer than all the rest.
-		Compression: "none",
+	}
+	if !o.asIs { // under the race detector lz4 takes longer than all the rest
+		m.cfg.Compression = "none"
 	}
 	if _, err := initialize(t.Context(), m.cfg, &initSettings{Partitions: o.partitions}); err != nil {
 		t.Fatalf("creating topics: %v", err)
@@ -85,6 +88,34 @@ func start(t testing.TB, o options) *millrace {
 		m.run()
 	}
 	return m
+}
+
+// broker is the tests' broker, or the one that `up` has, with a data directory.
+func (o *options) broker(t testing.TB) pipelinetest.Cluster {
+	t.Helper()
+	if !o.asIs || pipelinetest.RealKafka() {
+		return pipelinetest.Broker(t)
+	}
+	settings := brokerSettings{Data: t.TempDir(), Kafka: "127.0.0.1:0"}
+	b, err := settings.open(&logSettings{Level: "warn", Format: "text"}, streams{err: io.Discard}, pipeline.DefaultPrefix)
+	if err != nil {
+		t.Fatalf("starting the embedded broker: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- keep(ctx, b, func(ctx context.Context) error {
+			<-ctx.Done()
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("running the embedded broker: %v", err)
+		}
+	})
+	return pipelinetest.Cluster{Addrs: b.Addrs(), Names: pipeline.DefaultPrefix}
 }
 
 // process is one process of a Millrace.
@@ -147,12 +178,8 @@ func (m *millrace) add(s *service, roles []string) error {
 // command runs a command line of the binary and returns what it prints.
 func (m *millrace) command(stdin string, args ...string) string {
 	m.t.Helper()
-	var out, problems strings.Builder
 	args = append(args, "--brokers", strings.Join(m.cfg.Brokers, ","), "--prefix", string(m.cfg.Names))
-	if code := run(m.t.Context(), args, streams{strings.NewReader(stdin), &out, &problems}); code != exitOK {
-		m.t.Fatalf("millrace %s: exit code %d\n%s", strings.Join(args, " "), code, &problems)
-	}
-	return out.String()
+	return commandLine(m.t, stdin, args...).must(m.t).out
 }
 
 // apply puts definitions in force and waits until every process knows them: an
