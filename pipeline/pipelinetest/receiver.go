@@ -233,7 +233,7 @@ func (e *Endpoint) IDs() map[string]int {
 }
 
 // patience is how long a test waits for calls before it fails.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // Wait returns when n calls have come; the test fails if they don't.
 func (e *Endpoint) Wait(t testing.TB, n int) {

@@ -25,7 +25,7 @@ import (
 )
 
 // patience is how long a test waits for what has to happen.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // millrace is a Millrace within the test's process, on the tests' broker: the
 // code of `millrace up` and of the other commands.
