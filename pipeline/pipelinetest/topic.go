@@ -30,14 +30,22 @@ func (c Cluster) Configure(t testing.TB, topic, setting, value string) {
 }
 
 // RefuseWrites has kfake refuse what is written to a topic, as if replicas were
-// missing, so that clients try again. It ends with accept. An Apache Kafka of
-// one node can't be brought to that.
+// missing, so that clients try again. accept waits until something was refused,
+// and ends it. An Apache Kafka of one node can't be brought to that.
 func (c Cluster) RefuseWrites(t testing.TB, topic string) (accept func()) {
 	t.Helper()
 	if c.fake == nil {
 		t.Fatal("only kfake refuses writes on demand")
 	}
-	return c.fake.Fault(kfake.Fault{
+	refusing := c.fake.Fault(kfake.Fault{
 		Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: kerr.NotEnoughReplicas, Count: -1,
-	}).Remove
+	})
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := refusing.Wait(ctx, 1); err != nil {
+			t.Errorf("waiting for a write to topic %s: %v", topic, err)
+		}
+		refusing.Remove()
+	}
 }

@@ -242,7 +242,7 @@ func TestKafkaRefusesForAWhile(t *testing.T) {
 
 	accept = m.opts.cluster.RefuseWrites(t, m.cfg.Names.Attempts())
 	send(n)
-	r.Wait(t, 2*n)
+	r.Wait(t, n+1) // not all: where commits don't keep up, no more calls are made
 	accept()
 	m.settled(map[string]endings{"pass": {pipeline.Matched: 2 * n, pipeline.Delivered: 2 * n}})
 	once(t, r)
