@@ -61,9 +61,14 @@ type TrackedConfig struct {
 const (
 	commitEvery  = 20 * time.Millisecond
 	queueHigh    = 4_000 // fetched records a partition holds before its fetching pauses
-	queueLow     = 1_000 // and resumes
+	queueLow     = 2_000 // and resumes
 	defaultDrain = 30 * time.Second
 	goodbye      = 30 * time.Second // for what comes after Drain, of a rebalance
+
+	// A partition that resumes has to wait for the end of the fetch under way,
+	// which may be one of partitions without any news. What is queued has to last
+	// that long.
+	fetchWait = 100 * time.Millisecond
 
 	// While Kafka is away, calls must not go on, since each that can't be
 	// committed may have to be made again: no more is taken once an ending has

@@ -27,7 +27,7 @@ func (t *Tracked) consume(base context.Context) (err error) {
 		kgo.SessionTimeout(sessTimeout),
 		kgo.HeartbeatInterval(heartbeat/2),
 		kgo.RebalanceTimeout(t.cfg.Drain+goodbye),
-		kgo.FetchMaxWait(500*time.Millisecond),
+		kgo.FetchMaxWait(fetchWait),
 		kgo.FetchMaxPartitionBytes(1<<20),
 		kgo.OnOffsetsFetched(t.fetched),
 		kgo.AdjustFetchOffsetsFn(t.start),
