@@ -3,16 +3,22 @@ package stream
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/millrace-io/millrace/pipeline"
 )
@@ -192,4 +198,105 @@ func readRecords(t *testing.T, cfg Config, topic string) (out []pipeline.Record)
 		out = append(out, batch...)
 	}
 	return out
+}
+
+// A producer that outlives the broker sends what was on its way again: that must
+// not be there twice, whether the broker was killed after its first start or
+// after one that had been closed properly.
+func TestBrokerKnowsRepeatedBatchesAfterAKill(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, err := OpenBroker(BrokerConfig{Dir: dir, Listen: "127.0.0.1:0", Names: "millrace."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Brokers: b.Addrs(), Names: "millrace.", Instance: "test", Log: slog.New(slog.DiscardHandler)}
+	initialize(t, cfg, InitOptions{Partitions: 1})
+	id := idempotentProducer(t, cfg)
+	var want []string
+	write := func(cfg Config, first int32, values ...string) {
+		t.Helper()
+		if got := produceBatch(t, cfg, id, first, values...); got != int64(first) {
+			t.Errorf("the batch %v was written at %d, expected %d", values, got, first)
+		}
+		if len(want) <= int(first) {
+			want = append(want, values...)
+		}
+	}
+	write(cfg, 0, "a", "b")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for round := range int32(2) {
+		p := startBroker(t, dir)
+		at := 2 + 7*round
+		for i := range int32(7) { // more than the broker keeps in mind
+			write(p.cfg, at+i, fmt.Sprint(round, "/", i))
+		}
+		p.kill()
+		p = startBroker(t, dir)
+		for i := int32(3); i < 7; i++ {
+			write(p.cfg, at+i, fmt.Sprint(round, "/", i))
+		}
+		p.kill()
+	}
+	p := startBroker(t, dir)
+	write(p.cfg, 16, "last")
+	var got []string
+	for _, r := range readRecords(t, p.cfg, p.cfg.Names.Events()) {
+		got = append(got, string(r.Value))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the topic has %v, expected %v", got, want)
+	}
+}
+
+func idempotentProducer(t *testing.T, cfg Config) int64 {
+	t.Helper()
+	resp, err := kmsg.NewPtrInitProducerIDRequest().RequestWith(t.Context(), testClient(t, cfg))
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.ProducerID
+}
+
+// produceBatch writes one batch to the events, as a producer whose next number is
+// first would, and returns its offset.
+func produceBatch(t *testing.T, cfg Config, producer int64, first int32, values ...string) int64 {
+	t.Helper()
+	batch := kmsg.RecordBatch{
+		Magic: 2, PartitionLeaderEpoch: -1, LastOffsetDelta: int32(len(values) - 1),
+		ProducerID: producer, FirstSequence: first, NumRecords: int32(len(values)),
+	}
+	for i, v := range values {
+		r := kmsg.Record{OffsetDelta: int32(i), Value: []byte(v)}
+		r.Length = int32(len(r.AppendTo(nil)) - 1) // the length itself takes one byte
+		batch.Records = r.AppendTo(batch.Records)
+	}
+	raw := batch.AppendTo(nil)
+	binary.BigEndian.PutUint32(raw[8:], uint32(len(raw)-12))
+	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[21:], crc32.MakeTable(crc32.Castagnoli)))
+
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = -1, 5000
+	topic := kmsg.NewProduceRequestTopic()
+	topic.Topic = cfg.Names.Events()
+	partition := kmsg.NewProduceRequestTopicPartition()
+	partition.Records = raw
+	topic.Partitions = append(topic.Partitions, partition)
+	req.Topics = append(req.Topics, topic)
+	versions := kversion.Stable() // later versions name topics by id
+	versions.SetMaxKeyVersion(int16(kmsg.Produce), 12)
+	resp, err := req.RequestWith(t.Context(), testClient(t, cfg, kgo.MaxVersions(versions)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
+		t.Fatalf("batch %d, %v: %v", first, values, err)
+	}
+	return answer.BaseOffset
 }

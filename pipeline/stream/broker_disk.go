@@ -247,10 +247,16 @@ const (
 	batchLastDelta  = 23
 	batchProducer   = 43
 	batchEpoch      = 51
+	batchSequence   = 53
+	batchRecords    = 57
 	batchHead       = 61
 )
 
-const controlBatch = 0x20 // in the attributes
+// Bits of the attributes.
+const (
+	transactionalBatch = 0x10
+	controlBatch       = 0x20
+)
 
 func (b rawBatch) last() int64 {
 	return int64(binary.BigEndian.Uint64(b)) + int64(binary.BigEndian.Uint32(b[batchLastDelta:]))
@@ -259,9 +265,17 @@ func (b rawBatch) last() int64 {
 func (b rawBatch) producer() int64 { return int64(binary.BigEndian.Uint64(b[batchProducer:])) }
 func (b rawBatch) epoch() int16    { return int16(binary.BigEndian.Uint16(b[batchEpoch:])) }
 
+func (b rawBatch) attributes() uint16 { return binary.BigEndian.Uint16(b[batchAttributes:]) }
+
+// sequence returns the producer's number of the first record, and how many there
+// are.
+func (b rawBatch) sequence() (first, n int32) {
+	return int32(binary.BigEndian.Uint32(b[batchSequence:])), int32(binary.BigEndian.Uint32(b[batchRecords:]))
+}
+
 // isAbort says whether it is the marker of an aborted transaction.
 func (b rawBatch) isAbort() bool {
-	if binary.BigEndian.Uint16(b[batchAttributes:])&controlBatch == 0 {
+	if b.attributes()&controlBatch == 0 {
 		return false
 	}
 	var marker kmsg.Record

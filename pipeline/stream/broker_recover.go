@@ -29,7 +29,7 @@ func (b *Broker) recover() error {
 		return nil
 	}
 	started := time.Now()
-	if err := b.dir.restoreCompacted(); err != nil {
+	if err := errors.Join(b.dir.restoreCompacted(), b.dir.restoreSequences()); err != nil {
 		return err
 	}
 	n, err := b.endTransactions()
