@@ -211,6 +211,14 @@ func (f *traffic) awaitAcked() {
 	f.awaitUntil("every acknowledged event has arrived", func() bool { return len(f.missing()) == 0 })
 }
 
+// forget has nobody wait for the events so far. None is sent meanwhile.
+func (f *traffic) forget() {
+	f.flows.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.acked)
+}
+
 // awaitRevision waits for the first call of a revision and returns how long after
 // a moment it came; 0 if before.
 func (f *traffic) awaitRevision(revision string, since time.Time) time.Duration {
@@ -303,9 +311,9 @@ func (f *traffic) ledger() {
 	}
 	got := map[pipeline.Ending]pipeline.Count{}
 	defer func() {
-		f.t.Logf("the ledger says %v", got)
+		f.t.Logf("the ledger says %d matched, %d delivered", got[pipeline.Matched].N, got[pipeline.Delivered].N)
 		if f.t.Failed() {
-			f.t.Logf("expected %v", want)
+			f.t.Logf("of which the counts and sums are %v, expected %v", got, want)
 		}
 	}()
 	f.read("the ledger to be settled", func(r *pipeline.Record) bool {
