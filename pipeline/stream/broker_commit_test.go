@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -184,4 +185,27 @@ func TestBrokerKilledAfterARefusedCommit(t *testing.T) {
 	aborted := h.copyOf(open)
 	h.replace(aborted, through, noteFile)
 	h.check("after an abort", aborted, nil, -1, "")
+}
+
+// A kill between the two writes that a batch takes leaves it without its entry in
+// the index: it was not acknowledged, and its transaction is none.
+func TestBrokerKilledWithinABatch(t *testing.T) {
+	t.Parallel()
+	h := newHalfway(t)
+	h.begin("one", 10)
+	h.commit()
+	h.begin("two", 20)
+	for _, topic := range h.topics {
+		dir := h.killed()
+		index := segmentFile(filepath.Join(dir, "partitions", partitionName{topic, 0}.String()), 0)
+		index = strings.TrimSuffix(index, segmentSuffix) + indexSuffix
+		was, err := os.Stat(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(index, was.Size()-indexEntry); err != nil {
+			t.Fatal(err)
+		}
+		h.check("without the entry in "+topic, dir, []string{"one"}, 10, "about one")
+	}
 }

@@ -29,7 +29,7 @@ func (b *Broker) recover() error {
 		return nil
 	}
 	started := time.Now()
-	if err := errors.Join(b.dir.restoreCompacted(), b.dir.restoreSequences()); err != nil {
+	if err := errors.Join(b.dir.restoreCompacted(), b.dir.dropUnindexed(), b.dir.restoreSequences()); err != nil {
 		return err
 	}
 	n, err := b.endTransactions()
