@@ -265,14 +265,15 @@ func (b *Broker) refuse(ctx context.Context, size int64) error {
 	return nil
 }
 
-// brokerLog hands on what kfake warns about.
+// brokerLog hands on what kfake warns about, but not that a transaction took 5 ms.
 type brokerLog struct{ to *slog.Logger }
 
 func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
-	switch level {
-	case kfake.LogLevelError:
+	switch {
+	case strings.HasPrefix(format, "txn: EndTxn slow"):
+	case level == kfake.LogLevelError:
 		l.to.Error("broker", "says", fmt.Sprintf(format, args...))
-	case kfake.LogLevelWarn:
+	case level == kfake.LogLevelWarn:
 		l.to.Warn("broker", "says", fmt.Sprintf(format, args...))
 	default: // its lines for each request are for its own developers
 	}

@@ -27,8 +27,7 @@ type commitment struct {
 }
 
 // commitLoop commits what has ended, every 20 ms at most; on a broker that needs
-// no pause between transactions more often, since what was not committed when
-// this process is killed is called again.
+// no pause between transactions more often, and at once where calls wait for it.
 func (t *Tracked) commitLoop(ctx context.Context) {
 	for {
 		select {
@@ -37,7 +36,13 @@ func (t *Tracked) commitLoop(ctx context.Context) {
 			return
 		}
 		t.commitAll(ctx)
-		sleep(ctx, t.commitPause())
+		pause := time.NewTimer(t.commitPause())
+		select {
+		case <-pause.C:
+		case <-t.full:
+		case <-ctx.Done():
+		}
+		pause.Stop()
 	}
 }
 

@@ -42,9 +42,11 @@ func (t *Tracked) enqueue(f kgo.FetchTopicPartition) {
 	wake(p.wake)
 }
 
-// wakeFeeds lets partitions take again: commits keep up, windows have room. It
-// is called with mu held.
+// wakeFeeds lets partitions take again, and calls begin: commits keep up,
+// windows have room. It is called with mu held.
 func (t *Tracked) wakeFeeds() {
+	close(t.landing)
+	t.landing = make(chan struct{})
 	for _, p := range t.owned {
 		wake(p.wake)
 	}

@@ -25,7 +25,7 @@ func (d *destination) process(c *call) {
 			d.bury(c, pipeline.Panicked, fmt.Errorf("panic: %v", p), pipeline.Output{})
 		}
 	}()
-	if c.ctx.Err() != nil { // not started: the partition's next owner does it
+	if err := c.ticket.AwaitCommits(c.ctx); err != nil { // not started: the partition's next owner does it
 		c.ticket.Release()
 		return
 	}
