@@ -253,6 +253,9 @@ func fetchError(fetches kgo.Fetches) (err error) {
 			return stop
 		}
 		this := fmt.Errorf("reading %s/%d: %w", e.Topic, e.Partition, e.Err)
+		if e.Topic == "" { // it concerns the group
+			this = fmt.Errorf("reading: %w", e.Err)
+		}
 		switch {
 		case errors.Is(e.Err, context.Canceled): // of this poll
 		case errors.Is(e.Err, kerr.OffsetOutOfRange):

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -214,7 +216,16 @@ func (d *demo) welcome(receiver string) {
 	}
 	fmt.Fprintf(d.out, "\nDemo: three events a second go to topic %s. Two webhooks wait for some of them and call\n"+
 		"http://%s, where each call is shown below. To look further, in another terminal:\n\n"+
-		"  millrace list%[3]s\n  millrace tail events%[3]s\n  millrace tail attempts%[3]s\n"+
-		"  millrace send%[3]s --example survey.submitted --prop nps_score=2 --prop comment='Hello'\n\n",
-		d.cfg.Names.Events(), receiver, at)
+		"  %[4]s list%[3]s\n  %[4]s tail events%[3]s\n  %[4]s tail attempts%[3]s\n"+
+		"  %[4]s send%[3]s --example survey.submitted --prop nps_score=2 --prop comment='Hello'\n\n",
+		d.cfg.Names.Events(), receiver, at, commandName())
+}
+
+// commandName is what to type for this program: its name, or, where the shell
+// does not find that, how it was called itself.
+func commandName() string {
+	if _, err := exec.LookPath("millrace"); err == nil {
+		return "millrace"
+	}
+	return os.Args[0]
 }

@@ -84,12 +84,12 @@ func TestDemoAddressInUse(t *testing.T) {
 func TestDemoWelcomesWithCommandsThatWork(t *testing.T) {
 	t.Parallel()
 	for want, cfg := range map[string]stream.Config{
-		"millrace tail events\n":                                    {Brokers: []string{stream.DefaultListen}, Names: pipeline.DefaultPrefix},
-		"millrace tail events --brokers 127.0.0.1:1 --prefix my.\n": {Brokers: []string{"127.0.0.1:1"}, Names: "my."},
+		"tail events\n": {Brokers: []string{stream.DefaultListen}, Names: pipeline.DefaultPrefix},
+		"tail events --brokers 127.0.0.1:1 --prefix my.\n": {Brokers: []string{"127.0.0.1:1"}, Names: "my."},
 	} {
 		var b strings.Builder
 		(&demo{cfg: cfg, out: &b, log: slog.New(slog.DiscardHandler)}).welcome("127.0.0.1:2")
-		if !strings.Contains(b.String(), want) {
+		if !strings.Contains(b.String(), "  "+commandName()+" "+want) {
 			t.Errorf("%q is not in %q", want, b.String())
 		}
 	}
