@@ -14,7 +14,7 @@ LINT          := .tools/golangci-lint-$(GOLANGCI_LINT)
 FUZZTIME  ?= 30s
 BENCH     ?= .
 BENCHTIME ?= 1s
-LONG      ?= Long|Kill|Soak
+LONG      ?= Kill
 
 .DEFAULT_GOAL := help
 
@@ -42,12 +42,18 @@ test-kafka: ## Run the tests that use a broker on Apache Kafka (needs Java 17 an
 	MILLRACE_TEST_KAFKA=1 $(GO) test -race -p 1 -timeout 10m $$packages
 
 .PHONY: test-long
-test-long: ## Run the long tests: kills, soaks (LONG=pattern to choose)
+test-long: ## Run the long tests, of many kills (LONG=pattern to choose)
 	MILLRACE_TEST_LONG=1 $(GO) test -race -p 1 -timeout 90m -run '$(LONG)' ./...
 
 .PHONY: bench
 bench: ## Run the benchmarks (BENCH=pattern, BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) ./...
+
+.PHONY: latency
+latency: ## Measure the latency on both brokers, beside two bare hops (takes three minutes)
+	for kafka in '' 1; do \
+		MILLRACE_TEST_KAFKA=$$kafka MILLRACE_TEST_LONG=1 $(GO) test -count 1 -v -run '^TestLatency$$' ./services/millrace; \
+	done
 
 .PHONY: fuzz
 fuzz: ## Fuzz everything that parses, FUZZTIME=30s each

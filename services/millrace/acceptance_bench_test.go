@@ -127,19 +127,19 @@ func postAll(b *testing.B, r *pipelinetest.Endpoint, n int) time.Duration {
 	return time.Since(began)
 }
 
-// What TestLatencyLong sends, and what of it is left out.
+// What TestLatency sends, and what of it is left out.
 const (
 	latencyRate   = 1000 // events per second
 	latencyWarmUp = 10 * latencyRate
 	latencyEvents = latencyWarmUp + 30*latencyRate
 )
 
-// TestLatencyLong measures how long it takes from a producer's acknowledgement
+// TestLatency measures how long it takes from a producer's acknowledgement
 // to the call at 1,000 events per second, and beside it, in the same run, how
 // long two bare exactly-once hops take.
-func TestLatencyLong(t *testing.T) {
+func TestLatency(t *testing.T) {
 	if !long() {
-		t.Skip("MILLRACE_TEST_LONG=1 runs it")
+		t.Skip("make latency runs it")
 	}
 	broker := "embedded broker"
 	if pipelinetest.RealKafka() {
