@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -63,6 +64,7 @@ type Broker struct {
 	dir     *dataDir     // nil in memory
 	notes   *commitNotes // nil in memory
 	cl      *kgo.Client
+	failed  atomic.Bool // kfake could not write something
 
 	mu        sync.Mutex // of tidy
 	refused   *kfake.FaultHandle
@@ -120,7 +122,7 @@ func (c BrokerConfig) validate() error {
 func (b *Broker) start(listen string) (err error) {
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
-		kfake.WithLogger(brokerLog{b.cfg.Log}),
+		kfake.WithLogger(brokerLog{b.cfg.Log, &b.failed}),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) { return listenOn(network, listen) }),
 		kfake.BrokerConfigs(map[string]string{
 			// Its own compaction deletes the old files before it writes the
@@ -166,6 +168,9 @@ func (b *Broker) Close() error {
 	if b.dir == nil {
 		return nil
 	}
+	if b.failed.Load() { // its data is as after a kill
+		return errors.Join(b.notes.file.Close(), b.dir.release())
+	}
 	return errors.Join(b.notes.close(), b.dir.close())
 }
 
@@ -199,7 +204,7 @@ func (b *Broker) tidy(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.cluster.ApplyRetention()
-	return errors.Join(b.compact(ctx), b.limit(ctx))
+	return errors.Join(b.keepEnds(ctx), b.compact(ctx), b.limit(ctx))
 }
 
 // resume is the share of the limit below which events are taken again.
@@ -266,12 +271,16 @@ func (b *Broker) refuse(ctx context.Context, size int64) error {
 }
 
 // brokerLog hands on what kfake warns about, but not that a transaction took 5 ms.
-type brokerLog struct{ to *slog.Logger }
+type brokerLog struct {
+	to     *slog.Logger
+	failed *atomic.Bool // after an error
+}
 
 func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	switch {
 	case strings.HasPrefix(format, "txn: EndTxn slow"):
 	case level == kfake.LogLevelError:
+		l.failed.Store(true)
 		l.to.Error("broker", "says", fmt.Sprintf(format, args...))
 	case level == kfake.LogLevelWarn:
 		l.to.Warn("broker", "says", fmt.Sprintf(format, args...))

@@ -51,6 +51,7 @@ type commitNotes struct {
 	sync bool
 	log  *slog.Logger
 	open map[string]*commitNote // by transactional id; those seen from their beginning
+	last *commitNote            // on disk; nil: none
 }
 
 const noteFile = "millrace.commit"
@@ -60,7 +61,7 @@ func openNotes(dir *dataDir, cfg *BrokerConfig) (*commitNotes, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &commitNotes{f, cfg.Sync, cfg.Log, map[string]*commitNote{}}, nil
+	return &commitNotes{file: f, sync: cfg.Sync, log: cfg.Log, open: map[string]*commitNote{}}, nil
 }
 
 // watch sees every request before kfake does what it says; one at a time.
@@ -68,7 +69,10 @@ func (n *commitNotes) watch(c *kfake.Cluster) {
 	if n == nil {
 		return
 	}
-	for _, key := range []kmsg.Key{kmsg.InitProducerID, kmsg.Produce, kmsg.TxnOffsetCommit, kmsg.EndTxn} {
+	for _, key := range []kmsg.Key{
+		kmsg.InitProducerID, kmsg.Produce, kmsg.TxnOffsetCommit, kmsg.EndTxn,
+		kmsg.OffsetCommit, kmsg.OffsetDelete, kmsg.DeleteGroups,
+	} {
 		c.ControlKey(int16(key), func(r kmsg.Request) (kmsg.Response, error, bool) {
 			c.KeepControl()
 			n.see(r)
@@ -91,6 +95,24 @@ func (n *commitNotes) see(r kmsg.Request) {
 		n.open[r.TransactionalID].committed(r)
 	case *kmsg.EndTxnRequest:
 		n.end(r)
+	case *kmsg.OffsetCommitRequest:
+		n.overtaken(r.Group)
+	case *kmsg.OffsetDeleteRequest:
+		n.overtaken(r.Group)
+	case *kmsg.DeleteGroupsRequest:
+		n.overtaken(r.Groups...)
+	}
+}
+
+// overtaken drops the note, which has been carried out by now, when somebody sets
+// offsets of its groups without a transaction: those shall stay.
+func (n *commitNotes) overtaken(groups ...string) {
+	if n.last == nil || !slices.ContainsFunc(n.last.Offsets, func(o notedOffset) bool { return slices.Contains(groups, o.Group) }) {
+		return
+	}
+	n.last = nil
+	if err := n.file.Truncate(0); err != nil {
+		n.log.Error("a kill of the broker just now may set offsets back to the last transaction", "error", err)
 	}
 }
 
@@ -132,8 +154,8 @@ func (n *commitNotes) end(r *kmsg.EndTxnRequest) {
 		return
 	}
 	note.ProducerID, note.Epoch = r.ProducerID, r.ProducerEpoch
-	err := n.write(note)
-	if err != nil {
+	n.last = note
+	if err := n.write(note); err != nil {
 		n.log.Error("a kill of the broker just now would leave a transaction in pieces", "error", err)
 	}
 }
@@ -185,21 +207,21 @@ func (d *dataDir) lastNote() (*commitNote, error) {
 }
 
 // finishCommit takes the missing steps of the transaction that was being
-// committed when the broker was killed. It returns the partitions with markers
-// of which kfake, which has started meanwhile, does not know what they mean.
-func (b *Broker) finishCommit(ctx context.Context) ([]partitionName, error) {
+// committed when the broker was killed. kfake, which has started meanwhile, does
+// not know what the markers mean: it has to read its partitions anew.
+func (b *Broker) finishCommit(ctx context.Context) error {
 	note, err := b.dir.lastNote()
 	if note == nil || err != nil {
-		return nil, err
+		return err
 	}
 	adm := kadm.NewClient(b.cl)
 	topics, err := adm.ListTopicsWithInternal(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	partitions := note.partitions(topics)
 	if done, err := b.dir.holds(partitions, note); !done || err != nil {
-		return nil, err
+		return err
 	}
 	set := kadm.TopicsSet{}
 	for _, p := range partitions {
@@ -209,14 +231,14 @@ func (b *Broker) finishCommit(ctx context.Context) ([]partitionName, error) {
 		ProducerID: note.ProducerID, ProducerEpoch: note.Epoch, Commit: true, Topics: set,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var errs []error
 	written.EachPartition(func(p kadm.TxnMarkersPartitionResponse) { errs = append(errs, p.Err) })
 	for group, offsets := range note.offsets(topics) {
 		errs = append(errs, adm.CommitAllOffsets(ctx, group, offsets))
 	}
-	return partitions, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // name resolves a partition; false if its topic is no longer there.
@@ -292,14 +314,4 @@ func (d *dataDir) newestOf(p partitionName, producer int64) (newest rawBatch, er
 		}
 	}
 	return nil, nil
-}
-
-// forgetSnapshots has kfake read partitions from their records when it starts,
-// rather than what it believed of them when it closed.
-func (d *dataDir) forgetSnapshots(partitions []partitionName) error {
-	var errs []error
-	for _, p := range partitions {
-		errs = append(errs, gone(os.Remove(filepath.Join(d.live(), p.String(), "snapshot.json"))))
-	}
-	return errors.Join(errs...)
 }

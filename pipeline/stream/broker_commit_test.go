@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -20,6 +19,7 @@ import (
 type halfway struct {
 	t      *testing.T
 	dir    string // of the broker
+	broker *Broker
 	cfg    Config
 	topics []string
 	p      producer
@@ -28,7 +28,7 @@ type halfway struct {
 func newHalfway(t *testing.T) *halfway {
 	t.Helper()
 	h := &halfway{t: t, dir: t.TempDir()}
-	h.cfg = openTestBroker(t, h.dir)
+	h.broker, h.cfg = openTestBroker(t, h.dir)
 	initialize(t, h.cfg, InitOptions{Partitions: 1})
 	h.topics = []string{h.cfg.Names.Matches(), h.cfg.Names.Attempts(), h.cfg.Names.Ledger()}
 	h.p = producer{cfg: h.cfg, role: "sink", base: t.Context()}
@@ -39,7 +39,7 @@ func newHalfway(t *testing.T) *halfway {
 	return h
 }
 
-func openTestBroker(t *testing.T, dir string) Config {
+func openTestBroker(t *testing.T, dir string) (*Broker, Config) {
 	t.Helper()
 	cfg := Config{Names: "millrace.", Instance: "test", Log: slog.New(slog.DiscardHandler)}
 	b, err := OpenBroker(BrokerConfig{Dir: dir, Listen: "127.0.0.1:0", Names: cfg.Names, Log: cfg.Log})
@@ -48,7 +48,7 @@ func openTestBroker(t *testing.T, dir string) Config {
 	}
 	t.Cleanup(func() { _ = b.Close() }) // what it was asked to keep has been looked at
 	cfg.Brokers = b.Addrs()
-	return cfg
+	return b, cfg
 }
 
 // begin writes one record to each topic, and the offset, in a new transaction.
@@ -114,7 +114,7 @@ func (h *halfway) replace(to, from, name string) {
 func (h *halfway) check(what, dir string, values []string, offset int64, metadata string) {
 	t := h.t
 	t.Helper()
-	cfg := openTestBroker(t, dir)
+	_, cfg := openTestBroker(t, dir)
 	for _, topic := range h.topics {
 		if got := slices.Sorted(maps.Keys(readAll(t, cfg, topic))); !slices.Equal(got, values) {
 			t.Errorf("%s: %s has %q, expected %q", what, topic, got, values)
@@ -185,27 +185,4 @@ func TestBrokerKilledAfterARefusedCommit(t *testing.T) {
 	aborted := h.copyOf(open)
 	h.replace(aborted, through, noteFile)
 	h.check("after an abort", aborted, nil, -1, "")
-}
-
-// A kill between the two writes that a batch takes leaves it without its entry in
-// the index: it was not acknowledged, and its transaction is none.
-func TestBrokerKilledWithinABatch(t *testing.T) {
-	t.Parallel()
-	h := newHalfway(t)
-	h.begin("one", 10)
-	h.commit()
-	h.begin("two", 20)
-	for _, topic := range h.topics {
-		dir := h.killed()
-		index := segmentFile(filepath.Join(dir, "partitions", partitionName{topic, 0}.String()), 0)
-		index = strings.TrimSuffix(index, segmentSuffix) + indexSuffix
-		was, err := os.Stat(index)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Truncate(index, was.Size()-indexEntry); err != nil {
-			t.Fatal(err)
-		}
-		h.check("without the entry in "+topic, dir, []string{"one"}, 10, "about one")
-	}
 }

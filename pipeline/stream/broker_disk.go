@@ -192,11 +192,20 @@ func (d *dataDir) restoreCompacted() error {
 		if now >= old {
 			continue
 		}
-		if err := errors.Join(os.RemoveAll(to), linkAll(from, to)); err != nil {
+		if err := d.restore(from, to); err != nil {
 			return fmt.Errorf("restoring partition %s: %w", p.Name(), err)
 		}
 	}
 	return d.dropKept()
+}
+
+// restore puts one folder in the place of another, all of it or nothing.
+func (d *dataDir) restore(from, to string) error {
+	made := filepath.Join(d.path, "millrace.restoring")
+	if err := errors.Join(os.RemoveAll(made), linkAll(from, made), os.RemoveAll(to)); err != nil {
+		return err
+	}
+	return os.Rename(made, to)
 }
 
 // lastOffset is the last offset in the segments of a partition's folder; -1 if
@@ -303,56 +312,4 @@ func lastBatch(segment []byte) int64 {
 		last = b.last()
 	}
 	return last
-}
-
-// Beside each segment kfake has an index: an entry of this size for each batch.
-const (
-	indexSuffix = ".idx"
-	indexEntry  = 15
-)
-
-// dropUnindexed takes off the end of each partition a batch that a kill kept from
-// getting its entry in the index. Nobody was told that it is there. kfake would
-// take it for committed, whatever it belongs to, and give the batches behind it
-// the entries of others.
-func (d *dataDir) dropUnindexed() error {
-	folders, err := os.ReadDir(d.live())
-	if err != nil {
-		return gone(err)
-	}
-	for _, f := range folders {
-		dir := filepath.Join(d.live(), f.Name())
-		bases, err := segments(dir)
-		if err != nil {
-			return err
-		}
-		if len(bases) == 0 {
-			continue
-		}
-		if err := dropUnindexed(segmentFile(dir, bases[len(bases)-1])); err != nil {
-			return fmt.Errorf("cutting partition %s: %w", f.Name(), err)
-		}
-	}
-	return nil
-}
-
-func dropUnindexed(segment string) error {
-	index, err := os.Stat(strings.TrimSuffix(segment, segmentSuffix) + indexSuffix)
-	if err != nil {
-		return gone(err)
-	}
-	data, err := os.ReadFile(segment)
-	if err != nil {
-		return err
-	}
-	indexed, n, size := index.Size()/indexEntry, int64(0), int64(0)
-	for b := range batches(data) {
-		if n++; n <= indexed {
-			size += int64(len(b))
-		}
-	}
-	if n != indexed+1 { // as it should be, or nothing that a kill explains
-		return nil
-	}
-	return os.Truncate(segment, size)
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -29,15 +31,31 @@ func (b *Broker) recover() error {
 		return nil
 	}
 	started := time.Now()
-	if err := errors.Join(b.dir.restoreCompacted(), b.dir.dropUnindexed(), b.dir.restoreSequences()); err != nil {
+	if err := b.dir.mend(); err != nil {
 		return err
 	}
 	n, err := b.endTransactions()
 	if err != nil {
 		return err
 	}
+	if err := b.dir.forgetState(); err != nil {
+		return err
+	}
 	b.cfg.Log.Warn("the broker was not closed properly last time; open transactions are ended",
 		"transactional_ids", n, "took", time.Since(started).Round(time.Millisecond))
+	return nil
+}
+
+// mend makes the files such that kfake makes the right thing of them. Each step
+// may be cut short, and is done again then.
+func (d *dataDir) mend() error {
+	for _, step := range []func() error{
+		d.forgetState, d.cutLogs, d.restoreCompacted, d.completeIndexes, d.restoreSequences,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -49,17 +67,31 @@ func (b *Broker) endTransactions() (int, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), recoverWithin)
 	defer cancel()
-	finished, err := b.finishCommit(ctx)
-	if err != nil {
-		b.stop()
+	defer b.stop()
+	if err := b.finishCommit(ctx); err != nil {
 		return 0, fmt.Errorf("finishing a commit: %w", err)
 	}
 	n, err := b.abortOpen(ctx)
-	b.stop()
 	if err != nil {
 		return 0, fmt.Errorf("ending open transactions: %w", err)
 	}
-	return n, b.dir.forgetSnapshots(finished)
+	return n, nil
+}
+
+// forgetState has kfake read its partitions from their records when it starts,
+// rather than what it believed of them when it closed, and forget who was in a
+// group: none of that holds after a kill.
+func (d *dataDir) forgetState() error {
+	files, err := filepath.Glob(filepath.Join(d.live(), "*", "snapshot.json"))
+	if err != nil {
+		return err
+	}
+	for _, f := range append(files, filepath.Join(d.path, "session_state.json")) {
+		if err := gone(os.Remove(f)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // abortOpen writes an abort marker of every producer with a transactional id
@@ -80,7 +112,6 @@ func (b *Broker) abortOpen(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	var markers []kadm.TxnMarkers
 	for _, id := range ids {
 		t := open[id]
 		if t.Err != nil {
@@ -89,17 +120,43 @@ func (b *Broker) abortOpen(ctx context.Context) (int, error) {
 		if err := b.fence(ctx, id); err != nil {
 			return 0, fmt.Errorf("fencing %q: %w", id, err)
 		}
-		markers = append(markers, kadm.TxnMarkers{
-			ProducerID: t.ProducerID, ProducerEpoch: t.ProducerEpoch, Topics: topics.TopicsSet(),
-		})
+		if err := b.abortMarkers(ctx, t.ProducerID, t.ProducerEpoch, topics.TopicsSet()); err != nil {
+			return 0, err
+		}
 	}
-	written, err := adm.WriteTxnMarkers(ctx, markers...)
+	return len(ids), nil
+}
+
+func (b *Broker) abortMarkers(ctx context.Context, producer int64, epoch int16, where kadm.TopicsSet) error {
+	written, err := kadm.NewClient(b.cl).WriteTxnMarkers(ctx, kadm.TxnMarkers{ProducerID: producer, ProducerEpoch: epoch, Topics: where})
 	if err != nil {
-		return 0, err
+		return err
 	}
 	var errs []error
 	written.EachPartition(func(p kadm.TxnMarkersPartitionResponse) { errs = append(errs, p.Err) })
-	return len(ids), errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// keepEnds writes a marker that means nothing into each partition whose records
+// have all been deleted: of one without any, kfake forgets the end when it
+// closes, and new records would begin at 0, where consumers have long been.
+func (b *Broker) keepEnds(ctx context.Context) error {
+	found, err := kadm.NewClient(b.cl).ListTopicsWithInternal(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for empty partitions: %w", err)
+	}
+	empty := kadm.TopicsSet{}
+	for topic := range found {
+		for _, p := range b.cluster.PartitionInfos(topic) {
+			if p.HighWatermark > 0 && p.LogStartOffset == p.HighWatermark {
+				empty.Add(topic, p.Partition)
+			}
+		}
+	}
+	if len(empty) == 0 {
+		return nil
+	}
+	return b.abortMarkers(ctx, 0, 0, empty)
 }
 
 // fence raises the epoch of a transactional id.

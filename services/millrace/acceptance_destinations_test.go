@@ -211,7 +211,7 @@ func TestMaxAge(t *testing.T) {
 // along.
 func TestChangesWhileDeliveriesWait(t *testing.T) {
 	t.Parallel()
-	later := pipelinetest.Answer{Status: 503, Header: map[string][]string{"Retry-After": {"3"}}}
+	later := pipelinetest.Answer{Status: 503, Header: map[string][]string{"Retry-After": {"10"}}} // by then the changes are through
 	stays := pipelinetest.Receiver(t, pipelinetest.Answering(pipelinetest.InTurn(later, pipelinetest.Answer{})))
 	goes := pipelinetest.Receiver(t, pipelinetest.Answering(pipelinetest.InTurn(later, pipelinetest.Answer{})))
 	m := start(t, options{})
