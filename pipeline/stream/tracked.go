@@ -100,7 +100,6 @@ type Tracked struct {
 	dirty  chan struct{} // something is in done
 	moved  chan struct{} // something ended or was released
 	full   chan struct{} // atRisk is reached
-	atRisk int           // endings without a commit, from which on no call begins
 
 	// polling is held while a poll is under way and its records are handed
 	// out; calm says how to get it.
@@ -121,70 +120,13 @@ type Tracked struct {
 	done     []*Ticket      // ended, not yet committed
 	inDoubt  int            // of those ended, in a transaction that is not through
 	landing  chan struct{}  // closed by the next commit
+	atRisk   int            // endings without a commit, from which on no call begins
 	oldest   time.Time      // when the first of either ended
 	kept     kept           // ended, but their partition went
 	sizes    map[string]int // partitions of topics, where OnOwned asks
 
 	telling sync.Mutex // held while OnOwned is called; before mu
 }
-
-// Ticket is one open record.
-type Ticket struct {
-	// Record is what was read; it stays valid until the ticket has ended.
-	Record pipeline.Record
-
-	t *Tracked
-	p *partition
-
-	settled bool // guarded by t.mu
-	out     pipeline.Output
-	buried  bool // out is a dead letter that the runner made
-	stuck   bool // which Kafka refuses as well
-}
-
-// End settles the ticket: out is written in the next transaction, together with
-// the fact that the record is done. Only the first call of End or Release counts.
-//
-// Something must come out of every record: one that ends without a trace
-// becomes a dead letter, since a transaction can't commit offsets alone.
-func (k *Ticket) End(out pipeline.Output) {
-	if len(out.Records)+len(out.Counts) == 0 {
-		k.t.bury(k, &pipeline.PermanentError{Reason: pipeline.Panicked, Err: errors.New("record ended without a trace")})
-		return
-	}
-	k.t.settle(k, &out, false)
-}
-
-// AwaitCommits is called before an effect that a transaction can't hold, such as
-// a call to somebody else: it waits until so few of those that ended have no
-// commit that a kill would repeat little. It returns ctx's error if that ends.
-func (k *Ticket) AwaitCommits(ctx context.Context) error {
-	for ctx.Err() == nil {
-		landing := k.t.atLimit()
-		if landing == nil {
-			return nil
-		}
-		select {
-		case <-landing:
-		case <-ctx.Done():
-		}
-	}
-	return ctx.Err()
-}
-
-// atLimit returns what the next commit closes if it has to be waited for.
-func (t *Tracked) atLimit() <-chan struct{} {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.done)+t.inDoubt < t.atRisk {
-		return nil
-	}
-	return t.landing
-}
-
-// Release gives the record back: whoever owns the partition next takes it again.
-// It is for when the partition goes; otherwise the record stays open for good.
-func (k *Ticket) Release() { k.t.settle(k, nil, false) }
 
 // NewTracked makes a runner; Run runs it.
 func NewTracked(cfg TrackedConfig) (*Tracked, error) {
@@ -258,15 +200,21 @@ func (t *Tracked) connect(ctx, base context.Context) bool {
 		}
 		t.health.set(writing, err)
 		if err == nil {
-			if t.prod.pause == 0 {
-				t.atRisk = mostAtRiskEmbed
-			}
+			t.boundRisk()
 			return true
 		}
 		t.cfg.log().Warn("waiting for Kafka", "role", t.cfg.Role, "error", err)
 		sleep(ctx, wait.next())
 	}
 	return false
+}
+
+func (t *Tracked) boundRisk() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.prod.pause == 0 {
+		t.atRisk = mostAtRiskEmbed
+	}
 }
 
 // work polls and commits until ctx ends or something fails for good, and leaves
@@ -368,41 +316,6 @@ func (t *Tracked) calm(f func()) {
 	t.calls--
 	t.mu.Unlock()
 	f()
-}
-
-// bury ends a ticket as a dead letter.
-func (t *Tracked) bury(k *Ticket, dead *pipeline.PermanentError) {
-	out := t.deadOutput(k, dead)
-	if t.settle(k, &out, true) {
-		t.cfg.Observer.deadLetter(t.cfg.Role, dead.Reason)
-	}
-}
-
-func (t *Tracked) deadOutput(k *Ticket, dead *pipeline.PermanentError) (out pipeline.Output) {
-	out.Send(deadLetter(t.cfg.Config, t.cfg.Role, &k.Record, dead))
-	if t.cfg.OnDeadLetter != nil {
-		out.Counts = t.cfg.OnDeadLetter(&k.Record)
-	}
-	return out
-}
-
-// settle ends a ticket, or, without out, releases it: it stays open in the
-// window then. It returns false if that was done before.
-func (t *Tracked) settle(k *Ticket, out *pipeline.Output, buried bool) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if k.settled {
-		return false
-	}
-	k.settled = true
-	k.p.open--
-	if out != nil {
-		k.out, k.buried = *out, buried
-		k.p.window.end(k.Record.Offset)
-		t.addDone(k)
-	}
-	wake(t.moved)
-	return true
 }
 
 // addDone is called with mu held.

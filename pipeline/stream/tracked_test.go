@@ -47,7 +47,7 @@ func (c *caller) Take(ctx context.Context, k *Ticket) error {
 	}
 	c.calls.Go(func() {
 		defer func() { <-c.slots() }()
-		if k.AwaitCommits(ctx) != nil {
+		if _, err := k.AwaitCommits(ctx); err != nil {
 			k.Release()
 			return
 		}
@@ -440,16 +440,58 @@ func stateOf(tr *Tracked, number int32) (p partition) {
 	return p
 }
 
-// While commits are stuck, no more calls begin than may be repeated, and no more
-// records are taken; nothing is lost by it.
-func TestTrackedWaitsForItsCommits(t *testing.T) {
+// While commits are stuck, no more calls begin than may be repeated; nothing is
+// lost by it.
+func TestTrackedCallsWaitForCommits(t *testing.T) {
 	t.Parallel()
 	const n, open = 1_500, 4
+	calls := &caller{room: make(chan struct{}, open)}
+	stuckCommits(t, n, calls, func(tr *Tracked) {
+		eventually(t, "end of the calls", func() bool { return tr.atLimit() != nil && len(calls.slots()) == open })
+		if made, most := calls.made(), mostAtRiskEmbed+open; made > most || made < mostAtRiskEmbed-open {
+			t.Errorf("%d calls were made, expected %d", made, mostAtRiskEmbed)
+		}
+	})
+	if r := calls.repeated(); r > 0 {
+		t.Errorf("%d calls were repeated", r)
+	}
+}
+
+// While commits are stuck, no more records are taken, whether they lead to calls or
+// not.
+func TestTrackedTakesNoMoreWhileCommitsAreLate(t *testing.T) {
+	t.Parallel()
+	const n = 1_500
+	var taken atomic.Int64
+	slow := takes(func(ctx context.Context, k *Ticket) error {
+		taken.Add(1)
+		sleep(ctx, 10*time.Millisecond) // so that there are some left
+		var out pipeline.Output
+		out.Send(attemptFor(&k.Record))
+		k.End(out)
+		return nil
+	})
+	stuckCommits(t, n, slow, func(tr *Tracked) {
+		eventually(t, "stuck commit", func() bool {
+			tr.mu.Lock()
+			defer tr.mu.Unlock()
+			return tr.late()
+		})
+		eventually(t, "standstill", func() bool { return stateOf(tr, 0).open+stateOf(tr, 1).open == 0 })
+		if got := taken.Load(); got >= n {
+			t.Errorf("all of %d records were taken", got)
+		}
+	})
+}
+
+// stuckCommits runs a handler on n records with commits that get no answer, calls
+// look, lets them go on, and checks that every record ends once.
+func stuckCommits(t *testing.T, n int, h Handler, look func(*Tracked)) {
+	t.Helper()
 	cfg, f := fakeConfig(t)
 	withTopics(t, cfg, 2)
 	numbers(t, cfg, firstTopic(cfg), 0, n)
-	calls := &caller{room: make(chan struct{}, open)}
-	tr, err := NewTracked(trackedOf(cfg, calls))
+	tr, err := NewTracked(trackedOf(cfg, h))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -459,25 +501,12 @@ func TestTrackedWaitsForItsCommits(t *testing.T) {
 		return nil, nil, false
 	})
 	run := start(t, tr.Run)
-	eventually(t, "stuck commit", func() bool {
-		tr.mu.Lock()
-		defer tr.mu.Unlock()
-		return tr.late()
-	})
-	if made, most := calls.made(), mostAtRiskEmbed+open; made > most || made == 0 {
-		t.Errorf("%d calls were made, expected up to %d", made, most)
-	}
-	if len(stateOf(tr, 0).queue)+len(stateOf(tr, 1).queue) == 0 {
-		t.Error("all records were taken")
-	}
+	look(tr)
 	close(release)
 	out := watch(t, cfg, cfg.Names.Attempts())
 	out.wait(t, n)
 	run.stop(t)
 	exactlyOnce(t, cfg, cfg.Names.Attempts(), n)
-	if r := calls.repeated(); r > 0 {
-		t.Errorf("%d calls were repeated", r)
-	}
 }
 
 // takes is a handler made of a function.

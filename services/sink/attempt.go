@@ -25,7 +25,7 @@ func (d *destination) process(c *call) {
 			d.bury(c, pipeline.Panicked, fmt.Errorf("panic: %v", p), pipeline.Output{})
 		}
 	}()
-	if err := c.ticket.AwaitCommits(c.ctx); err != nil { // not started: the partition's next owner does it
+	if err := d.awaitCommits(c); err != nil { // not started: the partition's next owner does it
 		c.ticket.Release()
 		return
 	}
@@ -46,6 +46,17 @@ func (d *destination) process(c *call) {
 	a := &attempt{destination: d, call: c, rev: rev, start: now}
 	a.send(done)
 	a.settle()
+}
+
+// awaitCommits waits until one more call may be at risk. What waited together
+// does not go on together: the token that it had from the rate limit is of the
+// past, and it waits for another one.
+func (d *destination) awaitCommits(c *call) error {
+	waited, err := c.ticket.AwaitCommits(c.ctx)
+	if err == nil && waited {
+		err = d.limiter.Wait(c.ctx)
+	}
+	return err
 }
 
 // attempt is one call: to whom, and how it went.

@@ -23,9 +23,9 @@ const (
 // counter is a ticket that counts down.
 type counter struct{ *sync.WaitGroup }
 
-func (counter) AwaitCommits(context.Context) error { return nil }
-func (c counter) End(pipeline.Output)              { c.Done() }
-func (c counter) Release()                         { c.Done() }
+func (counter) AwaitCommits(context.Context) (bool, error) { return false, nil }
+func (c counter) End(pipeline.Output)                      { c.Done() }
+func (c counter) Release()                                 { c.Done() }
 
 // BenchmarkDelivery has deliveries go from the record to their end, with calls
 // to a receiver, beside a bare net/http client that makes the same calls. The

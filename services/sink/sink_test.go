@@ -183,6 +183,7 @@ func (f *fakeSender) Ready() error {
 type slip struct {
 	t        testing.TB
 	record   pipeline.Record
+	commits  chan struct{} // closed when calls may go on; nil: they may
 	mu       sync.Mutex
 	settled  int
 	released bool
@@ -197,7 +198,17 @@ func (s *slip) End(out pipeline.Output) {
 	s.settle(out, false)
 }
 
-func (*slip) AwaitCommits(ctx context.Context) error { return ctx.Err() }
+func (s *slip) AwaitCommits(ctx context.Context) (waited bool, err error) {
+	if s.commits == nil {
+		return false, ctx.Err()
+	}
+	select {
+	case <-s.commits:
+		return true, nil
+	case <-ctx.Done():
+		return true, ctx.Err()
+	}
+}
 
 func (s *slip) Release() { s.settle(pipeline.Output{}, true) }
 

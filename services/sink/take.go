@@ -23,7 +23,7 @@ type call struct {
 
 // ticket is an open record of a partition: a *stream.Ticket.
 type ticket interface {
-	AwaitCommits(context.Context) error
+	AwaitCommits(context.Context) (waited bool, err error)
 	End(pipeline.Output)
 	Release()
 }
