@@ -144,13 +144,14 @@ var headerForm = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")
 
 // authKeys is what each way to authenticate needs.
 func authKeys() map[string][]key {
-	kind := key{"type", word(AuthNone, AuthBearer, AuthBasic), true}
+	kind := key{"type", word(AuthNone, AuthBearer, AuthBasic, AuthHeader), true}
 	return map[string][]key{
 		AuthNone:   {kind},
 		AuthBearer: {kind, {"token", secretText(false), true}},
 		AuthBasic:  {kind, {"username", secretText(true), true}, {"password", secretText(false), true}},
+		AuthHeader: {kind, {"name", pattern(headerForm, "the name of a header"), true}, {"value", secretText(false), true}},
 	}
 }
 
 // authLater are the ways that this version does not know yet.
-func authLater() []string { return []string{"oauth2", "header", "property"} }
+func authLater() []string { return []string{"oauth2", "property"} }

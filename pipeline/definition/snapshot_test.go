@@ -238,6 +238,11 @@ request:
   headers: {X-Key: "a ${file:k/x} b"}
 auth: {type: basic, username: me, password: "${file:p}"}
 ---
+kind: Destination
+name: keyed
+request: {url: "https://x.example"}
+auth: {type: header, name: X-Key, value: "a: ${env:MILLRACE_SECRET_K} # b"}
+---
 kind: Webhook
 name: awkward
 event: [outside, launcher.clicked]

@@ -66,6 +66,7 @@ const (
 	AuthNone   = "none"
 	AuthBearer = "bearer"
 	AuthBasic  = "basic"
+	AuthHeader = "header"
 )
 
 // EventType adds an event type to the catalog, or properties to one of its own.
@@ -202,13 +203,15 @@ type Request struct {
 	Headers map[string]Secret `json:"headers,omitempty"`
 }
 
-// Auth says how a call is authenticated. Token and Password hold references to
-// secrets, never secrets.
+// Auth says how a call is authenticated. Token, Password and Value hold
+// references to secrets, never secrets.
 type Auth struct {
 	Type     string `json:"type,omitempty"`
 	Token    Secret `json:"token,omitzero"`
 	Username Secret `json:"username,omitzero"` // may be a literal: it is no secret
 	Password Secret `json:"password,omitzero"`
+	Name     string `json:"name,omitempty"` // of the header that Value is sent in
+	Value    Secret `json:"value,omitzero"`
 }
 
 // Limits bound what is sent to a destination, over all replicas of the sink.

@@ -134,9 +134,7 @@ func (b *builder) authorize(a Auth) {
 	if len(b.errs) > before {
 		return
 	}
-	value, secrets := a.authorize(found)
-	b.secrets = append(b.secrets, secrets...)
-	b.add("Authorization", value)
+	a.apply(found, b)
 }
 
 // url looks up what a URL names, and parses its first part.

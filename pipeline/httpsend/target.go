@@ -159,9 +159,7 @@ func (s *Sender) setHeaders(headers []Header, userAgent string) error {
 			errs = append(errs, fmt.Errorf("header %q: %w", h.Name, err))
 		}
 	}
-	if s.auth != nil && s.has("Authorization") {
-		errs = append(errs, errors.New(`header "Authorization": auth sets it`))
-	}
+	errs = append(errs, s.checkAuth())
 	if !s.has("User-Agent") {
 		errs = append(errs, s.addHeader(Header{"User-Agent", userAgent}))
 	}
@@ -170,12 +168,9 @@ func (s *Sender) setHeaders(headers []Header, userAgent string) error {
 }
 
 func (s *Sender) addHeader(h Header) error {
-	name := http.CanonicalHeaderKey(h.Name)
-	if why, ok := refused[name]; ok {
-		return fmt.Errorf("can't be set: %s", why)
-	}
-	if h.Name == "" || strings.ContainsFunc(h.Name, notToken) {
-		return errors.New("is no header name")
+	name, err := headerName(h.Name)
+	if err != nil {
+		return err
 	}
 	value, err := secret.Parse(h.Value)
 	if err != nil {
@@ -184,15 +179,27 @@ func (s *Sender) addHeader(h Header) error {
 	if !validHeaderValue(h.Value) {
 		return errors.New("its value holds control characters")
 	}
-	if name == "X-Idempotency-Key" { // net/http looks for this one too
-		name = strings.ToLower(name)
-	}
 	if i := s.indexHeader(name); i >= 0 {
 		s.headers[i].values = append(s.headers[i].values, value)
 		return nil
 	}
 	s.headers = append(s.headers, header{name, []secret.Reference{value}})
 	return nil
+}
+
+// headerName is the name of a header as it is sent, if a target may set it.
+func headerName(text string) (string, error) {
+	name := http.CanonicalHeaderKey(text)
+	if why, ok := refused[name]; ok {
+		return "", fmt.Errorf("can't be set: %s", why)
+	}
+	if text == "" || strings.ContainsFunc(text, notToken) {
+		return "", errors.New("is no header name")
+	}
+	if name == "X-Idempotency-Key" { // net/http looks for this one too
+		name = strings.ToLower(name)
+	}
+	return name, nil
 }
 
 func (s *Sender) has(name string) bool { return s.indexHeader(name) >= 0 }

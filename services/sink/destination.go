@@ -81,6 +81,8 @@ func target(def *definition.Destination) httpsend.Target {
 		t.Auth = httpsend.Bearer{Token: def.Auth.Token.Reference}
 	case definition.AuthBasic:
 		t.Auth = httpsend.Basic{Username: def.Auth.Username.Reference, Password: def.Auth.Password.Reference}
+	case definition.AuthHeader:
+		t.Auth = httpsend.InHeader{Name: def.Auth.Name, Value: def.Auth.Value.Reference}
 	}
 	return t
 }
