@@ -106,7 +106,10 @@ func destinationKeys() []key {
 		), true},
 		{"auth", authentication(), false},
 		{"tls", later(), false},
-		{"signing", later(), false},
+		{"signing", secretObject(
+			key{"secret", signingSecret(), true},
+			key{"previous_secret", signingSecret(), false},
+		), false},
 		{"lane", pattern(nameForm, "the name of a lane: "+nameRule), false},
 		{"limits", object(
 			key{"rate", number(0.000_01, 1_000_000), false},

@@ -242,6 +242,7 @@ kind: Destination
 name: keyed
 request: {url: "https://x.example"}
 auth: {type: header, name: X-Key, value: "a: ${env:MILLRACE_SECRET_K} # b"}
+signing: {secret: "whsec_${file:new}", previous_secret: "${file:old}"}
 ---
 kind: Webhook
 name: awkward

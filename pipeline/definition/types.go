@@ -188,6 +188,7 @@ type Destination struct {
 	Platform    string            `json:"platform,omitempty"`
 	Request     Request           `json:"request"`
 	Auth        Auth              `json:"auth,omitzero"`
+	Signing     Signing           `json:"signing,omitzero"`
 	Lane        string            `json:"lane,omitempty"`
 	Limits      Limits            `json:"limits,omitzero"`
 	Ordering    string            `json:"ordering,omitempty"` // "none"
@@ -212,6 +213,12 @@ type Auth struct {
 	Password Secret `json:"password,omitzero"`
 	Name     string `json:"name,omitempty"` // of the header that Value is sent in
 	Value    Secret `json:"value,omitzero"`
+}
+
+// Signing holds references to the secrets that calls are signed with.
+type Signing struct {
+	Secret         Secret `json:"secret,omitzero"` // empty: calls are not signed
+	PreviousSecret Secret `json:"previous_secret,omitzero"`
 }
 
 // Limits bound what is sent to a destination, over all replicas of the sink.

@@ -167,6 +167,9 @@ func (s *Sender) callHeader(p *prepared, call *Call, now time.Time) (http.Header
 	}
 	values := [...]string{call.ID, strconv.FormatInt(at.Unix(), 10)}
 	h[headerID], h[headerIdempotencyKey], h[headerTimestamp] = values[:1:1], values[:1:1], values[1:]
+	if len(p.keys) > 0 {
+		h[headerSignature] = []string{signatures(p.keys, values[0], values[1], call.Body)}
+	}
 	return h, nil
 }
 

@@ -26,6 +26,7 @@ type Sender struct {
 	headers     []header
 	typed       bool // Content-Type is among them
 	auth        Auth
+	signing     Signing
 	timeout     time.Duration
 	maxBody     int
 	maxResponse int
@@ -40,6 +41,7 @@ type prepared struct {
 	url      *url.URL
 	fill     *strings.Replacer // puts secrets in the place of urlSecrets
 	header   http.Header
+	keys     [][]byte // to sign with
 	redactor *secret.Redactor
 	until    time.Time // look up again then; zero: never
 }
@@ -77,6 +79,7 @@ func (s *Sender) hasSecrets() bool {
 	if s.auth != nil {
 		refs = append(refs, s.auth.references()...)
 	}
+	refs = append(refs, s.signing.references()...)
 	named := func(r secret.Reference) bool { return !r.Literal() }
 	return len(s.urlSecrets) > 0 || slices.ContainsFunc(refs, named)
 }
@@ -91,11 +94,12 @@ func (s *Sender) prepare() *prepared {
 	if s.auth != nil {
 		b.authorize(s.auth)
 	}
+	keys := b.sign(s.signing)
 	fill, u := b.url(s.url, s.urlSecrets)
 	if err := errors.Join(b.errs...); err != nil {
 		return &prepared{err: err}
 	}
-	return &prepared{url: u, fill: fill, header: b.header, redactor: secret.NewRedactor(b.secrets...)}
+	return &prepared{url: u, fill: fill, header: b.header, keys: keys, redactor: secret.NewRedactor(b.secrets...)}
 }
 
 // builder collects what a request is made of, the secrets in it, and what is

@@ -23,6 +23,7 @@ type Target struct {
 	URL            string
 	Headers        []Header // values may hold references to secrets; a name may repeat
 	Auth           Auth
+	Signing        Signing
 	Timeout        time.Duration // of the whole call, response included; default 10 s
 	ConnectTimeout time.Duration // of DNS, TCP and TLS together; default 3 s
 	MaxBody        int           // bytes of Call.Body and Query; more is not sent; default 256 KiB
@@ -39,13 +40,14 @@ const (
 	defaultMaxResponse    = 64 << 10
 )
 
-// The headers that every call has, in the spelling they are sent in. Small
+// The headers that calls have, in the spelling they are sent in. Small
 // letters on purpose: net/http repeats a POST by itself, several times even, if
 // it finds the key "Idempotency-Key", and a repeat must be an attempt that is
 // counted.
 const (
 	headerID             = "webhook-id"
 	headerTimestamp      = "webhook-timestamp"
+	headerSignature      = "webhook-signature"
 	headerIdempotencyKey = "idempotency-key"
 )
 
@@ -53,6 +55,7 @@ const (
 var refused = map[string]string{
 	"Webhook-Id":          "Millrace sets it",
 	"Webhook-Timestamp":   "Millrace sets it",
+	"Webhook-Signature":   "signing sets it",
 	"Idempotency-Key":     "Millrace sets it",
 	"Host":                "it comes from the URL",
 	"Content-Length":      "it comes from the body",
@@ -75,6 +78,7 @@ func (c *Client) Target(t Target) (*Sender, error) {
 		secrets:     c.secrets,
 		method:      cmp.Or(t.Method, http.MethodPost),
 		auth:        t.Auth,
+		signing:     t.Signing,
 		timeout:     cmp.Or(t.Timeout, defaultTimeout),
 		maxBody:     cmp.Or(t.MaxBody, defaultMaxBody),
 		maxResponse: cmp.Or(t.MaxResponse, defaultMaxResponse),
