@@ -86,7 +86,7 @@ func (d *Destination) checkHeaders(is *issues) {
 // header is the header that authentication sets; "" where it sets none.
 func (a *Auth) header() string {
 	switch a.Type {
-	case AuthBearer, AuthBasic:
+	case AuthBearer, AuthBasic, AuthOAuth2:
 		return "Authorization"
 	case AuthHeader:
 		return textproto.CanonicalMIMEHeaderKey(a.Name)
@@ -95,12 +95,26 @@ func (a *Auth) header() string {
 }
 
 func (d *Destination) checkAuth(is *issues) {
-	if d.Auth.Type != AuthHeader {
+	switch d.Auth.Type {
+	case AuthHeader:
+		if name := d.Auth.header(); name == "Content-Type" || slices.Contains(ownHeaders(), name) {
+			is.add(at("auth", "name"), "found the header %s, which is not for a secret", name)
+		}
+	case AuthOAuth2:
+		d.Auth.checkTokenURL(is)
+	}
+}
+
+// checkTokenURL says whether the token endpoint can be called. It is the same
+// for all events, and holds no secret.
+func (a *Auth) checkTokenURL(is *issues) {
+	path := at("auth", "token_url")
+	if strings.Contains(a.TokenURL, "${") || strings.Contains(a.TokenURL, "{{") {
+		is.add(path, "found an expression or a reference to a secret, expected a plain URL")
 		return
 	}
-	if name := d.Auth.header(); name == "Content-Type" || slices.Contains(ownHeaders(), name) {
-		is.add(at("auth", "name"), "found the header %s, which is not for a secret", name)
-	}
+	_, err := mapping.CompileURL(a.TokenURL, expression.Scope{})
+	is.addExpression(path, err)
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -337,9 +337,14 @@ func authentication() shape {
 			t.report(kind.at, "auth type %q is not supported yet", kind.text)
 			return
 		}
-		keys, ok := authKeys()[kind.text]
+		grant := ""
+		if g := n.get("grant"); g != nil {
+			grant = g.text
+		}
+		known := authKeys(grant)
+		keys, ok := known[kind.text]
 		if !ok {
-			keys = authKeys()[AuthNone]
+			keys = known[AuthNone]
 			keys[0].shape(t, "type", kind)
 			return
 		}

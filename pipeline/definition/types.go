@@ -66,7 +66,14 @@ const (
 	AuthNone   = "none"
 	AuthBearer = "bearer"
 	AuthBasic  = "basic"
+	AuthOAuth2 = "oauth2"
 	AuthHeader = "header"
+)
+
+// The grants of oauth2.
+const (
+	GrantClientCredentials = "client_credentials"
+	GrantRefreshToken      = "refresh_token"
 )
 
 // EventType adds an event type to the catalog, or properties to one of its own.
@@ -204,8 +211,8 @@ type Request struct {
 	Headers map[string]Secret `json:"headers,omitempty"`
 }
 
-// Auth says how a call is authenticated. Token, Password and Value hold
-// references to secrets, never secrets.
+// Auth says how a call is authenticated. Which fields there are follows from the
+// type. What is a Secret holds references to secrets, never secrets.
 type Auth struct {
 	Type     string `json:"type,omitempty"`
 	Token    Secret `json:"token,omitzero"`
@@ -213,6 +220,14 @@ type Auth struct {
 	Password Secret `json:"password,omitzero"`
 	Name     string `json:"name,omitempty"` // of the header that Value is sent in
 	Value    Secret `json:"value,omitzero"`
+
+	Grant        string   `json:"grant,omitempty"`
+	TokenURL     string   `json:"token_url,omitempty"`
+	ClientID     Secret   `json:"client_id,omitzero"` // may be a literal: it is no secret
+	ClientSecret Secret   `json:"client_secret,omitzero"`
+	Scopes       []string `json:"scopes,omitempty"`
+	Audience     string   `json:"audience,omitempty"`
+	RefreshToken Secret   `json:"refresh_token,omitzero"`
 }
 
 // Signing holds references to the secrets that calls are signed with.

@@ -9,9 +9,10 @@ import (
 	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
-// Auth is how a destination knows who calls: Bearer, Basic or InHeader; nil is
-// nobody.
+// Auth is how a destination knows who calls: Bearer, Basic, OAuth2 or InHeader;
+// nil is nobody.
 type Auth interface {
+	check() error
 	// header is the header that it sets, as a definition may spell it; "" where it
 	// sets none.
 	header() string
@@ -36,6 +37,8 @@ type InHeader struct {
 
 const authorization = "Authorization"
 
+func (Bearer) check() error { return nil }
+
 func (Bearer) header() string { return authorization }
 
 func (b Bearer) references() []secret.Reference { return []secret.Reference{b.Token} }
@@ -44,6 +47,8 @@ func (Bearer) apply(found []string, b *builder) {
 	b.secrets = append(b.secrets, secret.New(found[0]))
 	b.add(authorization, "Bearer "+found[0])
 }
+
+func (Basic) check() error { return nil }
 
 func (Basic) header() string { return authorization }
 
@@ -57,6 +62,8 @@ func (Basic) apply(found []string, b *builder) {
 	b.add(authorization, "Basic "+pair)
 }
 
+func (InHeader) check() error { return nil }
+
 func (h InHeader) header() string { return h.Name }
 
 func (h InHeader) references() []secret.Reference { return []secret.Reference{h.Value} }
@@ -67,17 +74,24 @@ func (h InHeader) apply(found []string, b *builder) {
 	b.add(name, found[0])
 }
 
-// checkAuth says whether auth can set its header, once the others are known.
+// checkAuth checks how to authenticate, once the other headers are known.
 func (s *Sender) checkAuth() error {
-	if s.auth == nil || s.auth.header() == "" {
+	if s.auth == nil {
 		return nil
 	}
-	name, err := headerName(s.auth.header())
+	return errors.Join(s.auth.check(), s.checkAuthHeader(s.auth.header()))
+}
+
+func (s *Sender) checkAuthHeader(text string) error {
+	if text == "" {
+		return nil
+	}
+	name, err := headerName(text)
 	if err == nil && s.has(name) {
 		err = errors.New("auth sets it")
 	}
 	if err != nil {
-		return fmt.Errorf("header %q: %w", s.auth.header(), err)
+		return fmt.Errorf("header %q: %w", text, err)
 	}
 	return nil
 }

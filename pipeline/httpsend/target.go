@@ -75,7 +75,7 @@ var refused = map[string]string{
 // Sender.Ready.
 func (c *Client) Target(t Target) (*Sender, error) {
 	s := &Sender{
-		secrets:     c.secrets,
+		client:      c,
 		method:      cmp.Or(t.Method, http.MethodPost),
 		auth:        t.Auth,
 		signing:     t.Signing,
