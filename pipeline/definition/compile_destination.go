@@ -17,6 +17,10 @@ func compileDestination(d *Destination) (*Destination, issues) {
 	var is issues
 	d.checkURL(&is)
 	d.checkHeaders(&is)
+	d.checkAuth(&is)
+	if previous := d.Signing.PreviousSecret; !previous.IsZero() && previous.String() == d.Signing.Secret.String() {
+		is.add(at("signing", "previous_secret"), "found the same reference as under secret, expected another")
+	}
 	full := d.withDefaults()
 	if full.Limits.ConnectTimeout > full.Limits.Timeout {
 		is.add(at("limits", "connect_timeout"), "found %s, expected no more than the timeout of %s", full.Limits.ConnectTimeout, full.Limits.Timeout)
@@ -69,14 +73,48 @@ func (d *Destination) checkHeaders(is *issues) {
 		switch value := d.Request.Headers[name].String(); {
 		case slices.Contains(ownHeaders(), plain):
 			is.add(path, "found the header %s, which is not for a definition to set", name)
-		case plain == "Authorization" && d.Auth.Type != "" && d.Auth.Type != AuthNone:
-			is.add(path, "found the header Authorization and auth: {type: %s}, expected one of them", d.Auth.Type)
+		case plain == d.Auth.header():
+			is.add(path, "found the header %s and auth: {type: %s}, expected one of them", plain, d.Auth.Type)
 		case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
 			is.add(path, "found a line break or control character, expected a value on one line")
 		case value != strings.TrimSpace(value):
 			is.add(path, "found white space around the value, expected none")
 		}
 	}
+}
+
+// header is the header that authentication sets; "" where it sets none.
+func (a *Auth) header() string {
+	switch a.Type {
+	case AuthBearer, AuthBasic, AuthOAuth2:
+		return "Authorization"
+	case AuthHeader:
+		return textproto.CanonicalMIMEHeaderKey(a.Name)
+	}
+	return ""
+}
+
+func (d *Destination) checkAuth(is *issues) {
+	switch d.Auth.Type {
+	case AuthHeader:
+		if name := d.Auth.header(); name == "Content-Type" || slices.Contains(ownHeaders(), name) {
+			is.add(at("auth", "name"), "found the header %s, which is not for a secret", name)
+		}
+	case AuthOAuth2:
+		d.Auth.checkTokenURL(is)
+	}
+}
+
+// checkTokenURL says whether the token endpoint can be called. It is the same
+// for all events, and holds no secret.
+func (a *Auth) checkTokenURL(is *issues) {
+	path := at("auth", "token_url")
+	if strings.Contains(a.TokenURL, "${") || strings.Contains(a.TokenURL, "{{") {
+		is.add(path, "found an expression or a reference to a secret, expected a plain URL")
+		return
+	}
+	_, err := mapping.CompileURL(a.TokenURL, expression.Scope{})
+	is.addExpression(path, err)
 }
 
 func sortedKeys[V any](m map[string]V) []string {

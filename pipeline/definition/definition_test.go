@@ -135,6 +135,8 @@ func TestProblemsShowNoSecrets(t *testing.T) {
 		"auth:\n  type: bearer\n  token: \"geheim\" ${env:X}", "auth:\n  type: bearer\n  token: geheim ${", "auth:\n  type: bearer\n  token: geheim${env:HOME}",
 		"auth:\n  type: bearer\n  token: !x geheim", "auth:\n  type: bearer\n  token: geheim: ${env:MILLRACE_SECRET_X}",
 		"auth:\n  type: bearer\n  token: [geheim", "auth:\n  type: bearer\n  token: \"geheim", "auth:\n  type: bearer\n  token: @geheim",
+		"auth: {type: header, name: X-Key, value: geheim}", "auth: {type: header, name: X-Key, value: 17, token: geheim}",
+		"signing: {secret: geheim}", "signing: {secret: whsec_geheim}", "signing:\n  secret: geheim${file:a}", "signing: geheim", "auth: geheim", "auth: [geheim]",
 	} {
 		_, problems := parse("kind: Destination\nname: x\nrequest: {url: https://x.example}\n" + auth + "\n").Check(empty(t))
 		if err := problems.Err(); err == nil || strings.Contains(err.Error(), "geheim") {

@@ -106,7 +106,10 @@ func destinationKeys() []key {
 		), true},
 		{"auth", authentication(), false},
 		{"tls", later(), false},
-		{"signing", later(), false},
+		{"signing", secretObject(
+			key{"secret", signingSecret(), true},
+			key{"previous_secret", signingSecret(), false},
+		), false},
 		{"lane", pattern(nameForm, "the name of a lane: "+nameRule), false},
 		{"limits", object(
 			key{"rate", number(0.000_01, 1_000_000), false},
@@ -142,15 +145,36 @@ const maxTimeout = "55s"
 // A header's name is a token of RFC 9110.
 var headerForm = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")
 
-// authKeys is what each way to authenticate needs.
-func authKeys() map[string][]key {
-	kind := key{"type", word(AuthNone, AuthBearer, AuthBasic), true}
+// A scope is as RFC 6749, section 3.3, has it.
+var scopeForm = regexp.MustCompile(`^[!\x23-\x5b\x5d-\x7e]{1,256}$`)
+
+// authKeys is what each way to authenticate needs, oauth2 with the given grant.
+func authKeys(grant string) map[string][]key {
+	kind := key{"type", word(AuthNone, AuthBearer, AuthBasic, AuthOAuth2, AuthHeader), true}
 	return map[string][]key{
 		AuthNone:   {kind},
 		AuthBearer: {kind, {"token", secretText(false), true}},
 		AuthBasic:  {kind, {"username", secretText(true), true}, {"password", secretText(false), true}},
+		AuthOAuth2: oauth2Keys(kind, grant),
+		AuthHeader: {kind, {"name", pattern(headerForm, "the name of a header"), true}, {"value", secretText(false), true}},
 	}
 }
 
+func oauth2Keys(kind key, grant string) []key {
+	keys := []key{
+		kind,
+		{"grant", word(GrantClientCredentials, GrantRefreshToken), true},
+		{"token_url", expressionText(), true},
+		{"client_id", secretText(true), true},
+		{"client_secret", secretText(false), grant == GrantClientCredentials},
+		{"scopes", listOf(pattern(scopeForm, "a scope, without white space")), false},
+		{"audience", anyText(), false},
+	}
+	if grant != GrantClientCredentials {
+		keys = append(keys, key{"refresh_token", secretText(false), grant == GrantRefreshToken})
+	}
+	return keys
+}
+
 // authLater are the ways that this version does not know yet.
-func authLater() []string { return []string{"oauth2", "header", "property"} }
+func authLater() []string { return []string{"property"} }

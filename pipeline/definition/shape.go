@@ -213,6 +213,18 @@ func object(keys ...key) shape {
 	}
 }
 
+// secretObject is object for what may be a secret where it should be a map of
+// some: it is not shown.
+func secretObject(keys ...key) shape {
+	return func(t *text, name string, n *node) {
+		if n.kind != mapNode {
+			t.report(n.at, "found a %s under %s, expected a map of %s", n.kind, name, alternatives(namesOf(keys)))
+			return
+		}
+		object(keys...)(t, name, n)
+	}
+}
+
 func under(name string) string {
 	if name == "" {
 		return ""
@@ -291,6 +303,21 @@ func secretText(literal bool) shape {
 	}
 }
 
+// signingSecret accepts a reference to a secret to sign with, or what follows
+// whsec_ in one.
+func signingSecret() shape {
+	return func(t *text, key string, n *node) {
+		secretText(false)(t, key, n)
+		r, err := secret.Parse(n.text)
+		if n.kind != textNode || err != nil || r.Literal() {
+			return
+		}
+		if rest := strings.TrimPrefix(n.text, secret.SigningPrefix); rest != r.Placeholders()[0] {
+			t.report(n.at, "%s: found more than a reference to a secret, expected it alone or after %s", key, secret.SigningPrefix)
+		}
+	}
+}
+
 // isSecretHeader says whether the name is one whose value is always a secret.
 func isSecretHeader(name string) bool {
 	return slices.ContainsFunc([]string{"Authorization", "Proxy-Authorization", "Cookie"}, func(s string) bool {
@@ -303,16 +330,21 @@ func authentication() shape {
 	return func(t *text, name string, n *node) {
 		kind := n.get("type")
 		if n.kind != mapNode || kind == nil {
-			object(key{"type", anyText(), true})(t, name, n)
+			secretObject(key{"type", anyText(), true})(t, name, n)
 			return
 		}
 		if slices.Contains(authLater(), kind.text) {
 			t.report(kind.at, "auth type %q is not supported yet", kind.text)
 			return
 		}
-		keys, ok := authKeys()[kind.text]
+		grant := ""
+		if g := n.get("grant"); g != nil {
+			grant = g.text
+		}
+		known := authKeys(grant)
+		keys, ok := known[kind.text]
 		if !ok {
-			keys = authKeys()[AuthNone]
+			keys = known[AuthNone]
 			keys[0].shape(t, "type", kind)
 			return
 		}

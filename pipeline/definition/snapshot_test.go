@@ -238,6 +238,25 @@ request:
   headers: {X-Key: "a ${file:k/x} b"}
 auth: {type: basic, username: me, password: "${file:p}"}
 ---
+kind: Destination
+name: keyed
+request: {url: "https://x.example"}
+auth: {type: header, name: X-Key, value: "a: ${env:MILLRACE_SECRET_K} # b"}
+signing: {secret: "whsec_${file:new}", previous_secret: "${file:old}"}
+---
+kind: Destination
+name: granted
+request: {url: "https://x.example"}
+auth:
+  type: oauth2
+  grant: refresh_token
+  token_url: https://x.example/token?v=2
+  client_id: "007"
+  client_secret: ${file:client}
+  scopes: [yes, "https://x.example/a.b", "17"]
+  audience: "null"
+  refresh_token: ${env:MILLRACE_SECRET_R}
+---
 kind: Webhook
 name: awkward
 event: [outside, launcher.clicked]

@@ -66,6 +66,14 @@ const (
 	AuthNone   = "none"
 	AuthBearer = "bearer"
 	AuthBasic  = "basic"
+	AuthOAuth2 = "oauth2"
+	AuthHeader = "header"
+)
+
+// The grants of oauth2.
+const (
+	GrantClientCredentials = "client_credentials"
+	GrantRefreshToken      = "refresh_token"
 )
 
 // EventType adds an event type to the catalog, or properties to one of its own.
@@ -187,6 +195,7 @@ type Destination struct {
 	Platform    string            `json:"platform,omitempty"`
 	Request     Request           `json:"request"`
 	Auth        Auth              `json:"auth,omitzero"`
+	Signing     Signing           `json:"signing,omitzero"`
 	Lane        string            `json:"lane,omitempty"`
 	Limits      Limits            `json:"limits,omitzero"`
 	Ordering    string            `json:"ordering,omitempty"` // "none"
@@ -202,13 +211,29 @@ type Request struct {
 	Headers map[string]Secret `json:"headers,omitempty"`
 }
 
-// Auth says how a call is authenticated. Token and Password hold references to
-// secrets, never secrets.
+// Auth says how a call is authenticated. Which fields there are follows from the
+// type. What is a Secret holds references to secrets, never secrets.
 type Auth struct {
 	Type     string `json:"type,omitempty"`
 	Token    Secret `json:"token,omitzero"`
 	Username Secret `json:"username,omitzero"` // may be a literal: it is no secret
 	Password Secret `json:"password,omitzero"`
+	Name     string `json:"name,omitempty"` // of the header that Value is sent in
+	Value    Secret `json:"value,omitzero"`
+
+	Grant        string   `json:"grant,omitempty"`
+	TokenURL     string   `json:"token_url,omitempty"`
+	ClientID     Secret   `json:"client_id,omitzero"` // may be a literal: it is no secret
+	ClientSecret Secret   `json:"client_secret,omitzero"`
+	Scopes       []string `json:"scopes,omitempty"`
+	Audience     string   `json:"audience,omitempty"`
+	RefreshToken Secret   `json:"refresh_token,omitzero"`
+}
+
+// Signing holds references to the secrets that calls are signed with.
+type Signing struct {
+	Secret         Secret `json:"secret,omitzero"` // empty: calls are not signed
+	PreviousSecret Secret `json:"previous_secret,omitzero"`
 }
 
 // Limits bound what is sent to a destination, over all replicas of the sink.

@@ -2,18 +2,25 @@ package httpsend
 
 import (
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
-// Auth is how a destination knows who calls: Bearer or Basic; nil is nobody.
+// Auth is how a destination knows who calls: Bearer, Basic, OAuth2 or InHeader;
+// nil is nobody.
 type Auth interface {
+	check() error
+	// header is the header that it sets, as a definition may spell it; "" where it
+	// sets none.
+	header() string
 	// references are the texts to look up.
 	references() []secret.Reference
-	// authorize makes the value of the Authorization header from what was found,
-	// in the order of references, and lists what a response must not echo.
-	authorize(found []string) (header string, secrets []secret.Value)
+	// apply adds to a request what was found, in the order of references, and what
+	// a response must not echo.
+	apply(found []string, b *builder)
 }
 
 // Bearer sends a token as it is.
@@ -22,17 +29,69 @@ type Bearer struct{ Token secret.Reference }
 // Basic sends a user name and a password.
 type Basic struct{ Username, Password secret.Reference }
 
+// InHeader sends a key in a header of the destination's choice.
+type InHeader struct {
+	Name  string
+	Value secret.Reference
+}
+
+const authorization = "Authorization"
+
+func (Bearer) check() error { return nil }
+
+func (Bearer) header() string { return authorization }
+
 func (b Bearer) references() []secret.Reference { return []secret.Reference{b.Token} }
 
-func (b Bearer) authorize(found []string) (string, []secret.Value) {
-	return "Bearer " + found[0], []secret.Value{secret.New(found[0])}
+func (Bearer) apply(found []string, b *builder) {
+	b.secrets = append(b.secrets, secret.New(found[0]))
+	b.add(authorization, "Bearer "+found[0])
 }
+
+func (Basic) check() error { return nil }
+
+func (Basic) header() string { return authorization }
 
 func (b Basic) references() []secret.Reference {
 	return []secret.Reference{b.Username, b.Password}
 }
 
-func (b Basic) authorize(found []string) (string, []secret.Value) {
+func (Basic) apply(found []string, b *builder) {
 	pair := base64.StdEncoding.EncodeToString([]byte(found[0] + ":" + found[1]))
-	return "Basic " + pair, []secret.Value{secret.New(found[1]), secret.New(strings.TrimRight(pair, "="))}
+	b.secrets = append(b.secrets, secret.New(found[1]), secret.New(strings.TrimRight(pair, "=")))
+	b.add(authorization, "Basic "+pair)
+}
+
+func (InHeader) check() error { return nil }
+
+func (h InHeader) header() string { return h.Name }
+
+func (h InHeader) references() []secret.Reference { return []secret.Reference{h.Value} }
+
+func (h InHeader) apply(found []string, b *builder) {
+	b.secrets = append(b.secrets, secret.New(found[0]))
+	name, _ := headerName(h.Name) // Target has checked it
+	b.add(name, found[0])
+}
+
+// checkAuth checks how to authenticate, once the other headers are known.
+func (s *Sender) checkAuth() error {
+	if s.auth == nil {
+		return nil
+	}
+	return errors.Join(s.auth.check(), s.checkAuthHeader(s.auth.header()))
+}
+
+func (s *Sender) checkAuthHeader(text string) error {
+	if text == "" {
+		return nil
+	}
+	name, err := headerName(text)
+	if err == nil && s.has(name) {
+		err = errors.New("auth sets it")
+	}
+	if err != nil {
+		return fmt.Errorf("header %q: %w", text, err)
+	}
+	return nil
 }

@@ -1,6 +1,12 @@
 package httpsend
 
-import "crypto/x509"
+import (
+	"crypto/x509"
+	"time"
+)
 
 // Trust replaces the system's certificate authorities, for Senders made later.
 func (c *Client) Trust(roots *x509.CertPool) { c.roots = roots }
+
+// TokenTimeout sets how long a token endpoint has, for Senders made later.
+func (c *Client) TokenTimeout(d time.Duration) { c.tokenTimeout = d }

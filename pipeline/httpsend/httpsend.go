@@ -54,9 +54,13 @@ type Client struct {
 	maxIdle   int
 	roots     *x509.CertPool // nil: the system's
 	sessions  tls.ClientSessionCache
+	// tokenTimeout is how long a token endpoint has at least: a destination from
+	// which answers are expected within milliseconds may have a slow one.
+	tokenTimeout time.Duration
 
 	mu         sync.Mutex
 	transports map[wire]*http.Transport
+	grants     map[grantKey]*tokens
 }
 
 // wire is what makes connections differ in kind: two destinations that agree on
@@ -79,13 +83,15 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		secrets:    cmp.Or(o.Secrets, &secret.Resolver{}),
-		guard:      g,
-		dns:        o.DNS,
-		userAgent:  cmp.Or(o.UserAgent, "Millrace"),
-		maxIdle:    cmp.Or(o.MaxIdle, defaultMaxIdle),
-		sessions:   tls.NewLRUClientSessionCache(maxSessions),
-		transports: map[wire]*http.Transport{},
+		secrets:      cmp.Or(o.Secrets, &secret.Resolver{}),
+		guard:        g,
+		dns:          o.DNS,
+		userAgent:    cmp.Or(o.UserAgent, "Millrace"),
+		maxIdle:      cmp.Or(o.MaxIdle, defaultMaxIdle),
+		sessions:     tls.NewLRUClientSessionCache(maxSessions),
+		tokenTimeout: defaultTimeout,
+		transports:   map[wire]*http.Transport{},
+		grants:       map[grantKey]*tokens{},
 	}, nil
 }
 

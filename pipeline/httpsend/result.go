@@ -12,7 +12,7 @@ type Outcome int
 
 // The outcomes.
 const (
-	NotSent    Outcome = iota // a secret is missing: wait, no attempt was used
+	NotSent    Outcome = iota // a secret or an access token is missing: wait, no attempt was used
 	Success                   // the destination took it
 	Retry                     // try again later, not before RetryAfter
 	DeadLetter                // final: trying again does not mend it
@@ -45,6 +45,7 @@ const (
 	ClassBlocked     Class = "blocked"            // the address is private and egress.allow does not open it
 	ClassCanceled    Class = "canceled"           // the caller's context ended; the call may have arrived
 	ClassSecret      Class = "secret_missing"     // a secret is missing, or unfit for where it is put
+	ClassToken       Class = "token_missing"      // the token endpoint gives none
 	ClassTooLarge    Class = "body_too_large"     // over Target.MaxBody
 	ClassInvalid     Class = "invalid_request"    // no request can be made of the call
 	ClassMaxResponse Class = "response_too_large" // over Target.MaxResponse; the rest was not read
@@ -60,12 +61,13 @@ type Result struct {
 	// NotSent, a *secret.MissingError is in its chain where one is missing.
 	Err error
 	// RetryAfter is the least time to wait that the destination asked for, at most
-	// MaxRetryAfter; 0 if it did not.
+	// MaxRetryAfter; 0 if it did not. With ClassToken, it is the time after which
+	// the token endpoint is asked again.
 	RetryAfter time.Duration
 	// Response is the beginning of the body where it is text and the status is not
 	// 2xx: UTF-8 without secrets, at most MaxKept bytes.
 	Response []byte
-	Latency  time.Duration // until the response was read
+	Latency  time.Duration // until the response was read, without waiting for an access token
 }
 
 // MaxRetryAfter is the longest Retry-After that is honoured.

@@ -87,6 +87,7 @@ func targets(t *testing.T, origin string) map[string]httpsend.Target {
 		"URL":    {URL: "${env:MILLRACE_SECRET_URL}"},
 		"bearer": {URL: origin, Auth: httpsend.Bearer{Token: reference(t, "${env:MILLRACE_SECRET_TOKEN}")}},
 		"basic":  {URL: origin, Auth: httpsend.Basic{Username: reference(t, "me"), Password: reference(t, "${env:MILLRACE_SECRET_PASSWORD}")}},
+		"key":    {URL: origin, Auth: httpsend.InHeader{Name: "X-Key", Value: reference(t, "key ${env:MILLRACE_SECRET_HEADER}")}},
 		"dynamic": {
 			URL: origin + "/{{ event.user }}/${env:MILLRACE_SECRET_PATH}?k=${env:MILLRACE_SECRET_QUERY}",
 		},

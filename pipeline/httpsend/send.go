@@ -32,19 +32,29 @@ type Call struct {
 }
 
 // Send makes one call and reads the response. It returns within Target.Timeout,
-// whatever the other side does, and keeps neither Body nor Query. When ctx
-// ends, so does the call, as a Retry of ClassCanceled.
-func (s *Sender) Send(ctx context.Context, call Call) Result {
-	start := time.Now()
-	p := s.current(start)
+// whatever the other side does, and keeps neither Body nor Query. When
+// caller ends, so does the call, as a Retry of ClassCanceled.
+func (s *Sender) Send(caller context.Context, call Call) Result {
+	p := s.current(time.Now())
 	if p.err != nil {
 		return Result{Outcome: NotSent, Class: ClassSecret, Err: p.err}
 	}
-	req, failed := s.request(p, &call, start)
+	ctx, cancel := context.WithTimeout(caller, s.timeout)
+	defer cancel()
+	if p.endpoint != nil {
+		return s.sendWithToken(caller, ctx, p, &call)
+	}
+	return s.attempt(caller, ctx, p, &call)
+}
+
+// attempt makes one request. ctx is caller with the timeout.
+func (s *Sender) attempt(caller, ctx context.Context, p *prepared, call *Call) Result {
+	start := time.Now()
+	req, failed := s.request(p, call, start)
 	if failed != nil {
 		return *failed
 	}
-	result := s.roundTrip(ctx, req, p.redactor)
+	result := s.roundTrip(caller, ctx, req, p.redactor)
 	result.Latency = time.Since(start)
 	return result
 }
@@ -167,12 +177,13 @@ func (s *Sender) callHeader(p *prepared, call *Call, now time.Time) (http.Header
 	}
 	values := [...]string{call.ID, strconv.FormatInt(at.Unix(), 10)}
 	h[headerID], h[headerIdempotencyKey], h[headerTimestamp] = values[:1:1], values[:1:1], values[1:]
+	if len(p.keys) > 0 {
+		h[headerSignature] = []string{signatures(p.keys, values[0], values[1], call.Body)}
+	}
 	return h, nil
 }
 
-func (s *Sender) roundTrip(caller context.Context, req *http.Request, r *secret.Redactor) Result {
-	ctx, cancel := context.WithTimeout(caller, s.timeout)
-	defer cancel()
+func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, r *secret.Redactor) Result {
 	// The transport, and not an http.Client: redirects are not followed, and its
 	// errors don't quote the URL.
 	resp, err := s.transport.RoundTrip(req.WithContext(ctx))

@@ -99,6 +99,11 @@ func TestSendRequest(t *testing.T) {
 			method: "POST", path: "/",
 			header: map[string]string{"Authorization": "Basic bWUvdG9rZW46czNjci90"},
 		},
+		"header": {
+			target: httpsend.Target{URL: e.URL, Auth: httpsend.InHeader{Name: "x-api-key", Value: reference(t, "key ${env:MILLRACE_SECRET_A}")}},
+			method: "POST", path: "/",
+			header: map[string]string{"X-Api-Key": "key s3cr/t", "Authorization": ""},
+		},
 		"get": {
 			target: httpsend.Target{Method: "GET", URL: e.URL + "/q?k=${env:MILLRACE_SECRET_A}"},
 			call:   httpsend.Call{Query: []byte("a=b&c=%20")},
@@ -181,6 +186,9 @@ func TestTargetRefuses(t *testing.T) {
 		`holds control characters`:          {Headers: []httpsend.Header{{"X", "a\r\nHost: b"}}},
 		`header "X": parsing secret`:        {Headers: []httpsend.Header{{"X", "${x}"}}},
 		`auth sets it`:                      {Headers: []httpsend.Header{{"authorization", "x"}}, Auth: token},
+		`header "x-key": auth sets it`:      {Headers: []httpsend.Header{{"X-Key", "x"}}, Auth: httpsend.InHeader{Name: "x-key"}},
+		`header "host": can't be set`:       {Auth: httpsend.InHeader{Name: "host"}},
+		`header "a b": is no header name`:   {Auth: httpsend.InHeader{Name: "a b"}},
 	} {
 		if target.URL == "" && !strings.HasPrefix(want, "url") {
 			target.URL = "https://x/"

@@ -17,8 +17,8 @@ import (
 // Sender makes the calls to one destination. It is safe for concurrent use, and
 // needs no closing.
 type Sender struct {
+	client      *Client
 	transport   *http.Transport
-	secrets     *secret.Resolver
 	method      string
 	url         secret.Reference // up to the first expression
 	dynamic     bool             // whether there is one
@@ -26,11 +26,13 @@ type Sender struct {
 	headers     []header
 	typed       bool // Content-Type is among them
 	auth        Auth
+	signing     Signing
 	timeout     time.Duration
 	maxBody     int
 	maxResponse int
 
 	prepared  atomic.Pointer[prepared]
+	granted   atomic.Pointer[granted] // what was prepared with the newest access token
 	preparing sync.Mutex
 }
 
@@ -40,12 +42,22 @@ type prepared struct {
 	url      *url.URL
 	fill     *strings.Replacer // puts secrets in the place of urlSecrets
 	header   http.Header
-	redactor *secret.Redactor
-	until    time.Time // look up again then; zero: never
+	keys     [][]byte  // to sign with
+	endpoint *endpoint // where access tokens come from; nil: there are none
+	secrets  []secret.Value
+	redactor *secret.Redactor // of the secrets
+	until    time.Time        // look up again then; zero: never
 }
 
-// Ready says whether all secrets are there; the error names those that are not.
-func (s *Sender) Ready() error { return s.current(time.Now()).err }
+// Ready says whether all secrets are there, and whether there is an access token
+// if one was wanted; the error names what is not.
+func (s *Sender) Ready() error {
+	p := s.current(time.Now())
+	if p.err != nil || p.endpoint == nil {
+		return p.err
+	}
+	return p.endpoint.ready(p.endpoint.ask)
+}
 
 func (s *Sender) current(now time.Time) *prepared {
 	p := s.prepared.Load()
@@ -77,12 +89,13 @@ func (s *Sender) hasSecrets() bool {
 	if s.auth != nil {
 		refs = append(refs, s.auth.references()...)
 	}
+	refs = append(refs, s.signing.references()...)
 	named := func(r secret.Reference) bool { return !r.Literal() }
 	return len(s.urlSecrets) > 0 || slices.ContainsFunc(refs, named)
 }
 
 func (s *Sender) prepare() *prepared {
-	b := &builder{resolver: s.secrets, header: http.Header{}}
+	b := &builder{sender: s, header: http.Header{}}
 	for _, h := range s.headers {
 		for _, v := range h.values {
 			b.add(h.name, b.resolve(v))
@@ -91,24 +104,29 @@ func (s *Sender) prepare() *prepared {
 	if s.auth != nil {
 		b.authorize(s.auth)
 	}
+	keys := b.sign(s.signing)
 	fill, u := b.url(s.url, s.urlSecrets)
 	if err := errors.Join(b.errs...); err != nil {
 		return &prepared{err: err}
 	}
-	return &prepared{url: u, fill: fill, header: b.header, redactor: secret.NewRedactor(b.secrets...)}
+	return &prepared{
+		url: u, fill: fill, header: b.header, keys: keys, endpoint: b.endpoint,
+		secrets: b.secrets, redactor: secret.NewRedactor(b.secrets...),
+	}
 }
 
 // builder collects what a request is made of, the secrets in it, and what is
 // wrong with them.
 type builder struct {
-	resolver *secret.Resolver
+	sender   *Sender
 	header   http.Header
+	endpoint *endpoint
 	secrets  []secret.Value
 	errs     []error
 }
 
 func (b *builder) resolve(ref secret.Reference) string {
-	v, err := b.resolver.Resolve(ref)
+	v, err := b.sender.client.secrets.Resolve(ref)
 	if err != nil {
 		b.errs = append(b.errs, err)
 		return ""
@@ -134,9 +152,7 @@ func (b *builder) authorize(a Auth) {
 	if len(b.errs) > before {
 		return
 	}
-	value, secrets := a.authorize(found)
-	b.secrets = append(b.secrets, secrets...)
-	b.add("Authorization", value)
+	a.apply(found, b)
 }
 
 // url looks up what a URL names, and parses its first part.

@@ -23,6 +23,7 @@ type Target struct {
 	URL            string
 	Headers        []Header // values may hold references to secrets; a name may repeat
 	Auth           Auth
+	Signing        Signing
 	Timeout        time.Duration // of the whole call, response included; default 10 s
 	ConnectTimeout time.Duration // of DNS, TCP and TLS together; default 3 s
 	MaxBody        int           // bytes of Call.Body and Query; more is not sent; default 256 KiB
@@ -39,13 +40,14 @@ const (
 	defaultMaxResponse    = 64 << 10
 )
 
-// The headers that every call has, in the spelling they are sent in. Small
+// The headers that calls have, in the spelling they are sent in. Small
 // letters on purpose: net/http repeats a POST by itself, several times even, if
 // it finds the key "Idempotency-Key", and a repeat must be an attempt that is
 // counted.
 const (
 	headerID             = "webhook-id"
 	headerTimestamp      = "webhook-timestamp"
+	headerSignature      = "webhook-signature"
 	headerIdempotencyKey = "idempotency-key"
 )
 
@@ -53,6 +55,7 @@ const (
 var refused = map[string]string{
 	"Webhook-Id":          "Millrace sets it",
 	"Webhook-Timestamp":   "Millrace sets it",
+	"Webhook-Signature":   "signing sets it",
 	"Idempotency-Key":     "Millrace sets it",
 	"Host":                "it comes from the URL",
 	"Content-Length":      "it comes from the body",
@@ -72,9 +75,10 @@ var refused = map[string]string{
 // Sender.Ready.
 func (c *Client) Target(t Target) (*Sender, error) {
 	s := &Sender{
-		secrets:     c.secrets,
+		client:      c,
 		method:      cmp.Or(t.Method, http.MethodPost),
 		auth:        t.Auth,
+		signing:     t.Signing,
 		timeout:     cmp.Or(t.Timeout, defaultTimeout),
 		maxBody:     cmp.Or(t.MaxBody, defaultMaxBody),
 		maxResponse: cmp.Or(t.MaxResponse, defaultMaxResponse),
@@ -159,9 +163,7 @@ func (s *Sender) setHeaders(headers []Header, userAgent string) error {
 			errs = append(errs, fmt.Errorf("header %q: %w", h.Name, err))
 		}
 	}
-	if s.auth != nil && s.has("Authorization") {
-		errs = append(errs, errors.New(`header "Authorization": auth sets it`))
-	}
+	errs = append(errs, s.checkAuth())
 	if !s.has("User-Agent") {
 		errs = append(errs, s.addHeader(Header{"User-Agent", userAgent}))
 	}
@@ -170,12 +172,9 @@ func (s *Sender) setHeaders(headers []Header, userAgent string) error {
 }
 
 func (s *Sender) addHeader(h Header) error {
-	name := http.CanonicalHeaderKey(h.Name)
-	if why, ok := refused[name]; ok {
-		return fmt.Errorf("can't be set: %s", why)
-	}
-	if h.Name == "" || strings.ContainsFunc(h.Name, notToken) {
-		return errors.New("is no header name")
+	name, err := headerName(h.Name)
+	if err != nil {
+		return err
 	}
 	value, err := secret.Parse(h.Value)
 	if err != nil {
@@ -184,15 +183,27 @@ func (s *Sender) addHeader(h Header) error {
 	if !validHeaderValue(h.Value) {
 		return errors.New("its value holds control characters")
 	}
-	if name == "X-Idempotency-Key" { // net/http looks for this one too
-		name = strings.ToLower(name)
-	}
 	if i := s.indexHeader(name); i >= 0 {
 		s.headers[i].values = append(s.headers[i].values, value)
 		return nil
 	}
 	s.headers = append(s.headers, header{name, []secret.Reference{value}})
 	return nil
+}
+
+// headerName is the name of a header as it is sent, if a target may set it.
+func headerName(text string) (string, error) {
+	name := http.CanonicalHeaderKey(text)
+	if why, ok := refused[name]; ok {
+		return "", fmt.Errorf("can't be set: %s", why)
+	}
+	if text == "" || strings.ContainsFunc(text, notToken) {
+		return "", errors.New("is no header name")
+	}
+	if name == "X-Idempotency-Key" { // net/http looks for this one too
+		name = strings.ToLower(name)
+	}
+	return name, nil
 }
 
 func (s *Sender) has(name string) bool { return s.indexHeader(name) >= 0 }

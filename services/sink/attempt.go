@@ -123,7 +123,7 @@ func (a *attempt) settle() {
 	}
 	switch a.Outcome {
 	case httpsend.NotSent:
-		a.putOff(a.call, time.Now().Add(secretTime), whySecret)
+		a.wait()
 	case httpsend.Success:
 		a.end(a.call, pipeline.Delivered, a.output(time.Time{}))
 	case httpsend.Pause:
@@ -135,6 +135,16 @@ func (a *attempt) settle() {
 	default:
 		a.giveUp(pipeline.FinalResponse)
 	}
+}
+
+// wait puts the delivery off until there may be what was missing, without using
+// up an attempt.
+func (a *attempt) wait() {
+	if a.Class == httpsend.ClassToken {
+		a.putOff(a.call, time.Now().Add(a.RetryAfter), whyToken)
+		return
+	}
+	a.putOff(a.call, time.Now().Add(secretTime), whySecret)
 }
 
 // keep shuts the gate and keeps the delivery, without using up an attempt:

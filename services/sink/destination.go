@@ -76,13 +76,25 @@ func target(def *definition.Destination) httpsend.Target {
 	for name, value := range def.Request.Headers {
 		t.Headers = append(t.Headers, httpsend.Header{Name: name, Value: value.String()})
 	}
-	switch def.Auth.Type {
-	case definition.AuthBearer:
-		t.Auth = httpsend.Bearer{Token: def.Auth.Token.Reference}
-	case definition.AuthBasic:
-		t.Auth = httpsend.Basic{Username: def.Auth.Username.Reference, Password: def.Auth.Password.Reference}
-	}
+	t.Auth = authentication(&def.Auth)
 	return t
+}
+
+func authentication(a *definition.Auth) httpsend.Auth {
+	switch a.Type {
+	case definition.AuthBearer:
+		return httpsend.Bearer{Token: a.Token.Reference}
+	case definition.AuthBasic:
+		return httpsend.Basic{Username: a.Username.Reference, Password: a.Password.Reference}
+	case definition.AuthOAuth2:
+		return httpsend.OAuth2{
+			TokenURL: a.TokenURL, ClientID: a.ClientID.Reference, ClientSecret: a.ClientSecret.Reference,
+			Scopes: a.Scopes, Audience: a.Audience, RefreshToken: a.RefreshToken.Reference,
+		}
+	case definition.AuthHeader:
+		return httpsend.InHeader{Name: a.Name, Value: a.Value.Reference}
+	}
+	return nil
 }
 
 func (d *destination) revision() *revision {

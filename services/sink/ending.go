@@ -18,6 +18,7 @@ const (
 	whyGone      = "gone"      // it said 410
 	whyPaused    = "paused"    // its definition says so
 	whySecret    = "secret"    // one is missing
+	whyToken     = "token"     // the token endpoint gives none
 	whyUnusable  = "unusable"  // this version can't use a definition
 	whyEarly     = "early"     // it came before its time: clocks differ
 )

@@ -79,6 +79,10 @@ func TestOutcomes(t *testing.T) {
 			result: httpsend.Result{Outcome: httpsend.NotSent, Class: httpsend.ClassSecret, Err: errors.New("missing")}, before: 2,
 			used: 2, wait: secretTime, upTo: secretTime, verdict: silent,
 		},
+		"no token": {
+			result: httpsend.Result{Outcome: httpsend.NotSent, Class: httpsend.ClassToken, Err: errors.New("down"), RetryAfter: 7 * time.Second}, before: 2,
+			used: 2, wait: 7 * time.Second, upTo: 7 * time.Second, verdict: silent,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, aDestination("crm", plain)+aWebhook("hook", "crm", ""), func(t *testing.T, h *house) {

@@ -65,7 +65,7 @@ func (r *running) start() {
 	r.t.Helper()
 	client, err := httpsend.New(httpsend.Options{
 		Allow:   []string{"127.0.0.1"},
-		Secrets: &secret.Resolver{Env: func(string) (string, bool) { return "", false }},
+		Secrets: &secret.Resolver{Env: func(name string) (string, bool) { return "s3cret", name == secret.EnvPrefix+"CLIENT" }},
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 const secretsEvery = 10 * time.Second
 
 // watchSecrets says which destinations lack a secret, before a delivery does and
-// after the last one did, until ctx ends.
+// after the last one did, and which get no access token, until ctx ends.
 func (s *sink) watchSecrets(ctx context.Context) {
 	tick := time.NewTicker(secretsEvery)
 	defer tick.Stop()
@@ -55,17 +55,18 @@ func (s *sink) tellSecrets(missing map[string]string, name, text string) {
 	var err error
 	if text != "" {
 		err = errors.New(text)
-		s.Log.Warn("deliveries wait for a secret", telemetry.KeyDestination, name, telemetry.KeyError, text)
+		s.Log.Warn("deliveries wait for a secret or an access token", telemetry.KeyDestination, name, telemetry.KeyError, text)
 	} else {
 		delete(missing, name)
-		s.Log.Info("no secret is missing any more", telemetry.KeyDestination, name)
+		s.Log.Info("no secret or access token is missing any more", telemetry.KeyDestination, name)
 	}
 	if s.Ready != nil {
 		s.Ready("destination "+name, err)
 	}
 }
 
-// lacks says in one line which secrets of the destination are missing.
+// lacks says in one line which secrets of the destination are missing, or why it
+// has no access token.
 func (d *destination) lacks() string {
 	rev := d.revision()
 	if rev.sender == nil {

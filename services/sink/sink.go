@@ -42,8 +42,8 @@ type Config struct {
 	Log         *slog.Logger
 	// Observer of each of the two runners, by its role.
 	Observer func(role string) stream.Observer
-	// Ready is told that something can't be sent to for want of a secret, with
-	// an error that names the secret, and nil once it can. May be nil.
+	// Ready is told that something can't be sent to for want of a secret or an
+	// access token, with an error that names it, and nil once it can. May be nil.
 	Ready func(name string, err error)
 }
 

@@ -1,0 +1,149 @@
+package httpsend_test
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+	"github.com/millrace-io/millrace/pipeline/secret"
+)
+
+// The secrets of a rotation, and one that nobody has.
+var (
+	oldSecret    = "whsec_" + base64.StdEncoding.EncodeToString([]byte("the old key, of 24 bytes"))
+	newSecret    = "whsec_" + base64.StdEncoding.EncodeToString([]byte("the new key, which is longer: 64 bytes, the most that may be. ::"))
+	foreignKey   = "whsec_" + base64.StdEncoding.EncodeToString([]byte("somebody else's key, 32 bytes..."))
+	signedBodies = []string{`{"a":1}`, `{"text":"é \u0000 and a long one ` + strings.Repeat("x", 100_000) + `"}`, ``}
+)
+
+// TestSignaturesVerify has calls checked by the package that receivers use: what
+// was signed with one secret or, during a rotation, with both.
+func TestSignaturesVerify(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		values   map[string]string
+		signing  httpsend.Signing
+		verifies []string // the secrets of receivers
+	}{
+		"before":   {map[string]string{"NOW": oldSecret}, httpsend.Signing{Secret: reference(t, "${env:MILLRACE_SECRET_NOW}")}, []string{oldSecret}},
+		"bare":     {map[string]string{"NOW": oldSecret[6:]}, httpsend.Signing{Secret: reference(t, "whsec_${env:MILLRACE_SECRET_NOW}")}, []string{oldSecret}},
+		"rotation": {map[string]string{"NOW": newSecret, "OLD": oldSecret}, httpsend.Signing{Secret: reference(t, "${env:MILLRACE_SECRET_NOW}"), Previous: reference(t, "${env:MILLRACE_SECRET_OLD}")}, []string{oldSecret, newSecret}},
+		"after":    {map[string]string{"NOW": newSecret}, httpsend.Signing{Secret: reference(t, "${env:MILLRACE_SECRET_NOW}")}, []string{newSecret}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := pipelinetest.Receiver(t)
+			s := sender(t, client(t, httpsend.Options{Allow: local, Secrets: secrets(c.values)}), httpsend.Target{URL: e.URL, Signing: c.signing})
+			for i, body := range signedBodies {
+				if r := s.Send(t.Context(), httpsend.Call{ID: fmt.Sprint("d", i), Body: []byte(body)}); r.Outcome != httpsend.Success {
+					t.Fatalf("%+v", r)
+				}
+			}
+			for _, call := range e.Calls() {
+				for _, key := range []string{oldSecret, newSecret, foreignKey} {
+					err := verify(t, key, &call, call.Body)
+					if want := slices.Contains(c.verifies, key); (err == nil) != want {
+						t.Errorf("%s with the key %s verifies: %v, expected %v", call.ID(), key, err, want)
+					}
+				}
+				if verify(t, c.verifies[0], &call, append(slices.Clone(call.Body), ' ')) == nil {
+					t.Error("another body verifies too")
+				}
+				if n := len(strings.Fields(call.Header.Get("webhook-signature"))); n != len(c.verifies) {
+					t.Errorf("%d signatures", n)
+				}
+			}
+		})
+	}
+}
+
+func verify(t *testing.T, key string, call *pipelinetest.Call, body []byte) error {
+	t.Helper()
+	w, err := standardwebhooks.NewWebhook(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.Verify(body, call.Header)
+}
+
+// With GET there is no body, and with a time of its own an attempt is signed for
+// that time.
+func TestSignatureOfGet(t *testing.T) {
+	t.Parallel()
+	e := pipelinetest.Receiver(t)
+	s := sender(t, client(t, httpsend.Options{Allow: local, Secrets: secrets(map[string]string{"NOW": newSecret})}), httpsend.Target{
+		Method: "GET", URL: e.URL, Signing: httpsend.Signing{Secret: reference(t, "${env:MILLRACE_SECRET_NOW}")},
+	})
+	at := time.Now().Add(-time.Minute)
+	if r := s.Send(t.Context(), httpsend.Call{ID: "1", Query: []byte("a=b"), At: at}); r.Outcome != httpsend.Success {
+		t.Fatalf("%+v", r)
+	}
+	call := e.Calls()[0]
+	if err := verify(t, newSecret, &call, nil); err != nil || call.Header.Get("webhook-timestamp") != fmt.Sprint(at.Unix()) {
+		t.Errorf("%v, %v", err, call.Header)
+	}
+}
+
+// A secret that can't sign is waited for, named and not shown.
+func TestSigningWaitsForItsSecrets(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		values map[string]string
+		want   string
+	}{
+		"missing":           {map[string]string{"OLD": oldSecret}, "secret ${env:MILLRACE_SECRET_NOW} is missing"},
+		"previous missing":  {map[string]string{"NOW": newSecret}, "secret ${env:MILLRACE_SECRET_OLD} is missing"},
+		"no prefix":         {map[string]string{"NOW": newSecret[6:], "OLD": oldSecret}, "signing with ${env:MILLRACE_SECRET_NOW}: expected a secret that begins with whsec_"},
+		"no base64":         {map[string]string{"NOW": newSecret, "OLD": "whsec_pl4nted!"}, "signing with ${env:MILLRACE_SECRET_OLD}: expected base64"},
+		"too short":         {map[string]string{"NOW": "whsec_cGw0bnRlZA==", "OLD": oldSecret}, "found a key of 7 bytes"},
+		"prefix given only": {map[string]string{"NOW": "whsec_", "OLD": oldSecret}, "found a key of 0 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := pipelinetest.Receiver(t)
+			s := sender(t, client(t, httpsend.Options{Allow: local, Secrets: secrets(c.values)}), httpsend.Target{
+				URL: e.URL, Signing: httpsend.Signing{Secret: reference(t, "${env:MILLRACE_SECRET_NOW}"), Previous: reference(t, "${env:MILLRACE_SECRET_OLD}")},
+			})
+			r := s.Send(t.Context(), httpsend.Call{ID: "1"})
+			if r.Outcome != httpsend.NotSent || r.Class != httpsend.ClassSecret || e.Count() != 0 {
+				t.Fatalf("%+v", r)
+			}
+			for _, err := range []error{r.Err, s.Ready()} {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v, expected %q", err, c.want)
+				}
+				for _, v := range c.values {
+					if len(v) > 6 && strings.Contains(fmt.Sprint(err), v[6:]) {
+						t.Errorf("a secret is seen in %v", err)
+					}
+				}
+			}
+			if _, missing := errors.AsType[*secret.MissingError](r.Err); missing != strings.Contains(c.want, "missing") {
+				t.Errorf("%v", r.Err)
+			}
+		})
+	}
+}
+
+// A destination that echoes a signing secret, which it has too, is not quoted.
+func TestSigningSecretsAreNotShown(t *testing.T) {
+	t.Parallel()
+	e := pipelinetest.Receiver(t, pipelinetest.Answering(func(*pipelinetest.Call) pipelinetest.Answer {
+		return pipelinetest.Answer{Status: 400, Body: []byte("expected a signature by " + newSecret + " or " + oldSecret[6:])}
+	}))
+	s := sender(t, client(t, httpsend.Options{Allow: local, Secrets: secrets(map[string]string{"NOW": newSecret, "OLD": oldSecret})}), httpsend.Target{
+		URL: e.URL, Signing: httpsend.Signing{Secret: reference(t, "${env:MILLRACE_SECRET_NOW}"), Previous: reference(t, "${env:MILLRACE_SECRET_OLD}")},
+	})
+	r := s.Send(t.Context(), httpsend.Call{ID: "1"})
+	if got := string(r.Response); got != "expected a signature by [secret] or [secret]" {
+		t.Errorf("%q", got)
+	}
+}
