@@ -16,7 +16,8 @@ import (
 	"github.com/millrace-io/millrace/pipeline/event"
 )
 
-// TestExamples takes each example the way apply does.
+// TestExamples takes each example the way check does. That each is also taken by
+// its platform is tested in services/millrace.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	catalog, err := event.BuiltinCatalog()
@@ -35,9 +36,13 @@ func TestExamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			set := definition.Parse(definition.File{Name: name, Data: data})
-			_, problems := definition.NewPlan(definition.NewSnapshot(catalog), set, definition.Options{})
-			for _, p := range problems {
+			after, problems := set.Check(definition.NewSnapshot(catalog))
+			count, failures := set.RunTests(t.Context(), after)
+			for _, p := range append(problems, failures...) {
 				t.Errorf("%v", p)
+			}
+			if count == 0 {
+				t.Error("it has no tests")
 			}
 		})
 	}

@@ -18,6 +18,7 @@ const (
 	Refused            Reason = "refused"             // Kafka refuses the record for good
 	MappingFailed      Reason = "mapping_failed"      // a property mapping's expression failed
 	PropertyMissing    Reason = "property_missing"    // a required property is missing
+	ContractBroken     Reason = "contract_broken"     // the body breaks the contract of the destination's preset
 	InvalidRequest     Reason = "invalid_request"     // no request can be made of it (URL, header)
 	FinalResponse      Reason = "final_response"      // the destination said no, for good
 	AttemptsUsed       Reason = "attempts_used"       // every attempt failed

@@ -38,9 +38,10 @@ var mayImport = map[string][]string{
 	"pipeline/event":      {"pipeline", "schemas"},
 	"pipeline/httpsend":   {"pipeline", "pipeline/secret"},
 	"pipeline/stream":     {"pipeline", "pipeline/secret", "pipeline/event"},
+	"pipeline/preset":     {},
 	"pipeline/definition": {
 		"pipeline", "pipeline/secret", "pipeline/expression", "pipeline/condition", "pipeline/mapping",
-		"pipeline/event", "pipeline/stream", "schemas",
+		"pipeline/event", "pipeline/preset", "pipeline/stream", "schemas",
 	},
 	"pipeline/pipelinetest": {"pipeline"},
 	"deploy":                {},
@@ -53,7 +54,7 @@ var mayImport = map[string][]string{
 // deep are the packages that a service is put together from.
 var deep = []string{
 	"pipeline", "pipeline/secret", "pipeline/expression", "pipeline/condition", "pipeline/mapping",
-	"pipeline/event", "pipeline/httpsend", "pipeline/stream", "pipeline/definition", "pipeline/telemetry", "schemas",
+	"pipeline/event", "pipeline/httpsend", "pipeline/preset", "pipeline/stream", "pipeline/definition", "pipeline/telemetry", "schemas",
 }
 
 // inTests says what a package's tests may import beside that.

@@ -59,7 +59,7 @@ func (d *Definition) checkRest(after *Snapshot) issues {
 	var is issues
 	switch v := v.(type) {
 	case *Destination:
-		_, is = compileDestination(v)
+		_, is = compileDestination(v, after.presets)
 	case *EventType:
 		_, is = compileEventType(v)
 	case *Webhook:

@@ -239,6 +239,7 @@ func (c *Compiled) compileDestination(destinations map[string]*Destination, scop
 	} else if url.Dynamic() {
 		c.URL = url
 	}
+	c.checkContract(scope, is)
 	if d.Request.Method == http.MethodGet && c.Mapping != nil {
 		if err := c.Mapping.Flat(); err != nil {
 			is.add(at("properties"), "destination %q is called with GET: %v", name, err)

@@ -8,13 +8,18 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline/expression"
 	"github.com/millrace-io/millrace/pipeline/mapping"
+	"github.com/millrace-io/millrace/pipeline/preset"
 	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
 // compileDestination fills in the defaults and checks what one key alone does
 // not show. The result is nil if there is an issue that is no warning.
-func compileDestination(d *Destination) (*Destination, issues) {
+func compileDestination(d *Destination, presets preset.Set) (*Destination, issues) {
 	var is issues
+	d = d.fillIn(presets, &is)
+	if is.err() != nil {
+		return nil, is
+	}
 	d.checkURL(&is)
 	d.checkHeaders(&is)
 	d.checkAuth(&is)

@@ -73,7 +73,7 @@ func (t *text) definition(doc *node) *Definition {
 		t.report(doc.at, "found %s without a kind, expected kind: %s", doc.describe(), alternatives(kinds))
 		return nil
 	}
-	keys := keysOf(Kind(kind.text))
+	keys := keysOf(Kind(kind.text), doc.get("preset") != nil)
 	if keys == nil {
 		t.report(kind.at, "found the kind %s, expected %s%s", kind.describe(), alternatives(kinds), expression.DidYouMean(kind.text, kinds))
 		return nil

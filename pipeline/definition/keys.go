@@ -22,12 +22,14 @@ const nameRule = "1 to 63 of a-z, 0-9 and -, the first not a -"
 
 // keysOf is the one table of what a definition of each kind may hold. What is
 // marked later is part of the language, but this version does not run it yet.
-func keysOf(kind Kind) []key {
+//
+// With a preset, a destination may leave out what the preset knows.
+func keysOf(kind Kind, preset bool) []key {
 	switch kind {
 	case KindEventType:
 		return append(common(pattern(eventTypeForm, "the type as events have it: 1 to 128 of A-Z, a-z, 0-9, ., _ and -")), eventTypeKeys()...)
 	case KindDestination:
-		return append(common(pattern(nameForm, nameRule)), destinationKeys()...)
+		return append(common(pattern(nameForm, nameRule)), destinationKeys(preset)...)
 	case KindWebhook:
 		return append(common(pattern(nameForm, nameRule)), webhookKeys()...)
 	default:
@@ -95,15 +97,15 @@ func webhookKeys() []key {
 	}
 }
 
-func destinationKeys() []key {
+func destinationKeys(preset bool) []key {
 	return []key{
 		{"platform", anyText(), false},
-		{"preset", later(), false},
+		{"preset", anyText(), false},
 		{"request", object(
 			key{"method", word("GET", "POST", "PUT", "PATCH"), false},
-			key{"url", expressionText(), true},
+			key{"url", expressionText(), !preset},
 			key{"headers", mapOf(pattern(headerForm, "the name of a header"), secretText(true)), false},
-		), true},
+		), !preset},
 		{"auth", authentication(), false},
 		{"tls", later(), false},
 		{"signing", secretObject(

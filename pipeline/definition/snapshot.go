@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/condition"
 	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/preset"
 )
 
 // Snapshot is all that is in force at one offset of the definitions topic,
@@ -30,6 +31,7 @@ type Snapshot struct {
 	Broken map[Key]error
 
 	builtin    *event.Catalog
+	presets    preset.Set
 	eventTypes map[string]event.EventType
 	filterSet  func() *condition.Set
 	pausedSet  func() *condition.Set
@@ -39,7 +41,7 @@ type Snapshot struct {
 func NewSnapshot(builtin *event.Catalog) *Snapshot {
 	s := &Snapshot{
 		Catalog: builtin, Webhooks: map[string]*Compiled{}, Destinations: map[string]*Destination{}, Resources: map[Key]*Resource{},
-		Starts: map[string]Start{}, Broken: map[Key]error{}, builtin: builtin, eventTypes: map[string]event.EventType{},
+		Starts: map[string]Start{}, Broken: map[Key]error{}, builtin: builtin, presets: preset.Builtin(), eventTypes: map[string]event.EventType{},
 	}
 	s.prepareSets()
 	return s
@@ -210,7 +212,7 @@ func (s *Snapshot) takeDestination(k Key, found map[Key]issues) {
 	if !ok {
 		return
 	}
-	d, is := compileDestination(v)
+	d, is := compileDestination(v, s.presets)
 	found[k] = is
 	if d == nil {
 		s.Broken[k] = is.err()

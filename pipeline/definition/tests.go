@@ -106,6 +106,9 @@ func (c *Compiled) compareBody(test *Test, e *pipeline.Event, is *issues) {
 		is.add(at(), "the test failed: the body can't be made: %v", err)
 		return
 	}
+	if err := c.KeepsContract(got); err != nil {
+		is.add(at(), "the test failed: %v", err)
+	}
 	if c.URL != nil {
 		if _, err := c.URL.Append(nil, in); err != nil {
 			is.add(at(), "the test failed: the URL can't be made: %v", err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/preset"
 	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
@@ -193,7 +194,8 @@ type Destination struct {
 	Description string            `json:"description,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
 	Platform    string            `json:"platform,omitempty"`
-	Request     Request           `json:"request"`
+	Preset      string            `json:"preset,omitempty"` // what is left out is the preset's
+	Request     Request           `json:"request,omitzero"`
 	Auth        Auth              `json:"auth,omitzero"`
 	Signing     Signing           `json:"signing,omitzero"`
 	Lane        string            `json:"lane,omitempty"`
@@ -202,12 +204,16 @@ type Destination struct {
 	Retry       Retry             `json:"retry,omitzero"`
 	Breaker     Breaker           `json:"breaker,omitzero"`
 	Status      Status            `json:"status,omitempty"`
+
+	// Contract is what the preset's platform expects of a body; nil without a
+	// preset. Filled in when it is compiled.
+	Contract *preset.Rule `json:"-"`
 }
 
 // Request says what a call looks like.
 type Request struct {
 	Method  string            `json:"method,omitempty"` // GET, POST, PUT, PATCH
-	URL     string            `json:"url"`              // with {{ expression }}, ${env:NAME} and ${file:PATH}
+	URL     string            `json:"url,omitempty"`    // with {{ expression }}, ${env:NAME} and ${file:PATH}
 	Headers map[string]Secret `json:"headers,omitempty"`
 }
 

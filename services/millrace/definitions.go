@@ -19,6 +19,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/preset"
 	"github.com/millrace-io/millrace/pipeline/stream"
 )
 
@@ -98,31 +99,53 @@ func (c *checkCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	files, presets, tests, problems := checkPresets(ctx, files, builtin)
 	set := definition.Parse(files...)
-	after, problems := set.Check(definition.NewSnapshot(builtin))
-	tests := 0
-	if problems.Err() == nil {
-		var failures definition.Problems
-		tests, failures = set.RunTests(ctx, after)
+	after, found := set.Check(definition.NewSnapshot(builtin))
+	problems = append(problems, found...)
+	if found.Err() == nil {
+		ran, failures := set.RunTests(ctx, after)
+		tests += ran
 		problems = append(problems, failures...)
 	}
+	count := len(set.Definitions) + presets
 	if c.JSON {
-		return c.printJSON(std.out, set, tests, problems)
+		return c.printJSON(std.out, count, tests, problems)
 	}
 	printProblems(std.err, problems)
 	if problems.Err() != nil {
 		return errSaid
 	}
-	fmt.Fprintf(std.out, "%d definitions are fine, %d tests passed\n", len(set.Definitions), tests)
+	fmt.Fprintf(std.out, "%d definitions are fine, %d tests passed\n", count, tests)
 	return nil
 }
 
-func (c *checkCmd) printJSON(w io.Writer, set *definition.Set, tests int, problems definition.Problems) error {
+// checkPresets checks those files that hold a preset, and returns the others.
+func checkPresets(ctx context.Context, files []definition.File, builtin *event.Catalog) (others []definition.File, presets, tests int, problems definition.Problems) {
+	for _, f := range files {
+		if !preset.IsPreset(f.Data) {
+			others = append(others, f)
+			continue
+		}
+		presets++
+		p, err := preset.Parse(f.Name, f.Data)
+		if err != nil {
+			problems = append(problems, definition.Problem{File: f.Name, Message: err.Error()})
+			continue
+		}
+		ran, found := definition.CheckPreset(ctx, f.Name, p, builtin)
+		tests += ran
+		problems = append(problems, found...)
+	}
+	return others, presets, tests, problems
+}
+
+func (c *checkCmd) printJSON(w io.Writer, count, tests int, problems definition.Problems) error {
 	if problems == nil {
 		problems = definition.Problems{}
 	}
 	err := json.NewEncoder(w).Encode(map[string]any{
-		"definitions": len(set.Definitions), "tests": tests, "problems": problems,
+		"definitions": count, "tests": tests, "problems": problems,
 	})
 	if problems.Err() != nil {
 		return errors.Join(errSaid, err)

@@ -75,6 +75,34 @@ func TestCheckProblems(t *testing.T) {
 	}
 }
 
+// TestCheckPreset has files of presets, with definitions beside them.
+func TestCheckPreset(t *testing.T) {
+	t.Parallel()
+	heap, err := os.ReadFile("../../pipeline/preset/heap.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	fine := write("fine.yaml", string(heap))
+	if r := commandLine(t, bothYAML, "check", "-", fine).must(t); !strings.HasPrefix(r.out, "3 definitions are fine, ") {
+		t.Errorf("it says %s", r.out)
+	}
+	commandLine(t, "", "check", write("slip.yaml", string(heap)+"colour: red\n")).fails(t, exitFailed, "slip.yaml: reading preset")
+	wrong := write("wrong.yaml", strings.Replace(string(heap), "max_length: 255", "max_length: 256", 1))
+	r := commandLine(t, bothYAML, "check", "-", wrong)
+	r.fails(t, exitFailed, "wrong.yaml: tests.")
+	if !strings.Contains(r.err, `expected "identity: found 256 characters, expected at most 255"`) {
+		t.Errorf("it says %s", r.err)
+	}
+}
+
 func TestCheckFailingTest(t *testing.T) {
 	t.Parallel()
 	broken := strings.Replace(bothYAML, "nps_score: 3", "nps_score: 7", 1)

@@ -145,6 +145,9 @@ func (w *webhook) request(c *definition.Compiled, d *pipeline.Delivery) (value [
 	} else {
 		value, err = c.Mapping.AppendJSON(nil, in)
 	}
+	if err == nil {
+		err = c.KeepsContract(value)
+	}
 	if limit := int(c.Destination.Limits.MaxBody); err == nil && len(value) > limit {
 		err = pipeline.Permanent(pipeline.TooLarge, fmt.Errorf(
 			"body of %d bytes is larger than max_body of destination %q, %d", len(value), c.Destination.Name, limit))

@@ -156,6 +156,8 @@ func (h *house) outcome(out *pipeline.Output) map[string]made {
 	return found
 }
 
+const heapMapping = "properties:\n  - {from: wm.euid, as: identity}\n  - {name: app_id, value: \"11\"}\n  - {name: event, value: e}\n"
+
 // TestDeliveries has for each webhook of one match what comes of it: a failure
 // concerns that webhook alone.
 func TestDeliveries(t *testing.T) {
@@ -174,6 +176,9 @@ func TestDeliveries(t *testing.T) {
 		hook("fits", "small", mapped)+
 		hook("large", "small", mapped+"  - {name: b, value: 1}\n")+
 		hook("required", "crm", "properties:\n  - {from: launcher_name, required: true}\n")+
+		"kind: Destination\nname: heap\npreset: heap\n---\n"+
+		hook("kept", "heap", heapMapping)+
+		hook("broken", "heap", heapMapping+"  - {name: /properties/x, expr: \"[1]\"}\n")+
 		hook("failing", "crm", "properties:\n  - name: x\n    expr: |\n      10 % (int(props[\"launcher_id\"]) - 7)\n"))
 	const dead, lost = "millrace.dead-letters", pipeline.DeadLettered
 	want := map[string]made{
@@ -187,6 +192,8 @@ func TestDeliveries(t *testing.T) {
 		"large":    {topic: dead, reason: pipeline.TooLarge, ending: lost},
 		"required": {topic: dead, reason: pipeline.PropertyMissing, ending: lost},
 		"failing":  {topic: dead, reason: pipeline.MappingFailed, ending: lost},
+		"kept":     {topic: "millrace.deliveries.default", key: "heap", value: `{"identity":"ada lovelace","app_id":"11","event":"e"}`},
+		"broken":   {topic: dead, reason: pipeline.ContractBroken, ending: lost},
 		"removed":  {ending: pipeline.Removed},
 	}
 	var names []string
@@ -205,7 +212,7 @@ func TestDeliveries(t *testing.T) {
 			t.Errorf("%s: %+v, expected %+v", name, got[name], want[name])
 		}
 	}
-	if len(got) != len(want) || len(out.Records) != len(want)-1 || len(out.Counts) != 4 {
+	if len(got) != len(want) || len(out.Records) != len(want)-1 || len(out.Counts) != 5 {
 		t.Errorf("%d records, %d counts", len(out.Records), len(out.Counts))
 	}
 }
