@@ -2,7 +2,6 @@ package sink
 
 import (
 	"context"
-	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -210,7 +209,7 @@ func TestTraceContextOfCalls(t *testing.T) {
 		calls := r.Calls()
 		header := calls[len(calls)-1].Header
 		if parent, state := header.Get("Traceparent"), header.Get("Tracestate"); parent != c.parent || state != c.state || header.Get("X-Evil") != "" {
-			t.Errorf("%s: the call has %v", c.name, http.Header(header))
+			t.Errorf("%s: the call has %v", c.name, header)
 		}
 	}
 }
