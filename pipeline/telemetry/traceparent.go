@@ -1,8 +1,6 @@
 package telemetry
 
 import (
-	"bytes"
-
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace-io/millrace/pipeline"
@@ -95,13 +93,22 @@ func parseTraceparent(v []byte) (c trace.SpanContextConfig, ok bool) {
 
 // unhex fills dst from small hexadecimal digits.
 func unhex(dst, src []byte) bool {
-	const digits = "0123456789abcdef"
+	var wrong byte
 	for i := range dst {
-		high, low := bytes.IndexByte([]byte(digits), src[2*i]), bytes.IndexByte([]byte(digits), src[2*i+1])
-		if high < 0 || low < 0 {
-			return false
-		}
-		dst[i] = byte(high<<4 | low)
+		high, low := digit(src[2*i]), digit(src[2*i+1])
+		wrong |= high | low
+		dst[i] = high<<4 | low
 	}
-	return true
+	return wrong < 16
+}
+
+// digit returns the value of a hexadecimal digit, 16 or more for anything else.
+func digit(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 0xff
 }

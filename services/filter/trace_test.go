@@ -90,3 +90,36 @@ func TestTrace(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkTrace is what traces cost an event that is not sampled: ratios within
+// one run.
+func BenchmarkTrace(b *testing.B) {
+	h := build(b, crm+hook("one", ""))
+	h.learn = func(context.Context, string) error { return nil }
+	tel, err := telemetry.New(context.Background(), telemetry.Config{
+		Traces: telemetry.TraceConfig{Endpoint: pipelinetest.Collector(b).URL, Sample: 0},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
+	plain, producer := clicked(1, ""), clicked(1, "")
+	producer.Headers = []pipeline.Header{{Key: "traceparent", Value: []byte(unsampled)}}
+	for _, c := range []struct {
+		name   string
+		tracer *telemetry.Tracer
+		record *pipeline.Record
+	}{{"off", nil, &plain}, {"none", tel.Tracer, &plain}, {"off, unsampled", nil, &producer}, {"unsampled", tel.Tracer, &producer}} {
+		b.Run(c.name, func(b *testing.B) {
+			h.Tracer = c.tracer
+			var out pipeline.Output
+			b.ReportAllocs()
+			for b.Loop() {
+				out.Reset()
+				if err := h.Process(context.Background(), c.record, &out); err != nil || len(out.Records) != 1 {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

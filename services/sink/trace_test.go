@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -211,5 +212,37 @@ func TestTraceContextOfCalls(t *testing.T) {
 		if parent, state := header.Get("Traceparent"), header.Get("Tracestate"); parent != c.parent || state != c.state || header.Get("X-Evil") != "" {
 			t.Errorf("%s: the call has %v", c.name, header)
 		}
+	}
+}
+
+// BenchmarkTrace is what traces cost a delivery that is not sampled, without its
+// call: ratios within one run.
+func BenchmarkTrace(b *testing.B) {
+	h := build(b, hooked("crm", "lane: own"))
+	tel, err := telemetry.New(context.Background(), telemetry.Config{
+		Traces: telemetry.TraceConfig{Endpoint: pipelinetest.Collector(b).URL},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
+	plain, producer := h.slipOf(h.delivery("crm")), h.slipOf(h.delivery("crm")).with("traceparent", unsampled)
+	for _, c := range []struct {
+		name   string
+		tracer *telemetry.Tracer
+		slip   *slip
+	}{{"off", nil, plain}, {"none", tel.Tracer, plain}, {"off, unsampled", nil, producer}, {"unsampled", tel.Tracer, producer}} {
+		b.Run(c.name, func(b *testing.B) {
+			h.Tracer = c.tracer
+			var open sync.WaitGroup
+			b.ReportAllocs()
+			for b.Loop() {
+				open.Add(1)
+				if err := h.take(b.Context(), &c.slip.record, counter{&open}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			open.Wait()
+		})
 	}
 }

@@ -63,3 +63,36 @@ func TestTrace(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkTrace is what traces cost a match that is not sampled: ratios within
+// one run.
+func BenchmarkTrace(b *testing.B) {
+	h := build(b, destination("crm", "https://crm.example", "")+hook("one", "crm", ""))
+	tel, err := telemetry.New(context.Background(), telemetry.Config{
+		Traces: telemetry.TraceConfig{Endpoint: pipelinetest.Collector(b).URL},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
+	plain, producer := h.match(`{"launcher_id":7}`, "one"), h.match(`{"launcher_id":7}`, "one")
+	plain.Headers = plain.Headers[1:]
+	producer.Headers[0].Value = []byte("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
+	for _, c := range []struct {
+		name   string
+		tracer *telemetry.Tracer
+		record *pipeline.Record
+	}{{"off", nil, plain}, {"none", tel.Tracer, plain}, {"off, unsampled", nil, producer}, {"unsampled", tel.Tracer, producer}} {
+		b.Run(c.name, func(b *testing.B) {
+			h.Tracer = c.tracer
+			var out pipeline.Output
+			b.ReportAllocs()
+			for b.Loop() {
+				out.Reset()
+				if err := h.Process(context.Background(), c.record, &out); err != nil || len(out.Records) != 1 {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
