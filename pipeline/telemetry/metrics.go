@@ -34,6 +34,7 @@ type Metrics struct {
 	Transactions       *Counter   `metric:"millrace.transactions" unit:"{transaction}" labels:"role,result" help:"Kafka transactions, by result: committed or aborted."`
 	TransactionRecords *Histogram `metric:"millrace.transaction.records" unit:"{record}" labels:"role" buckets:"records" help:"Records read that one committed transaction covers."`
 	StageRebuilds      *Counter   `metric:"millrace.stage.rebuilds" unit:"{rebuild}" labels:"role" help:"Times a role had to build its Kafka session again."`
+	Spans              *Counter   `metric:"millrace.spans" unit:"{span}" labels:"result" help:"Spans of traces, by result: exported, or lost as the receiver was away or too slow."`
 
 	DefinitionsOffset *Gauge `metric:"millrace.definitions.offset" unit:"{offset}" labels:"role" help:"Offset of the definitions in force."`
 	DefinitionsBroken *Gauge `metric:"millrace.definitions.broken" unit:"{definition}" labels:"role" help:"Definitions in force that this role can't use."`

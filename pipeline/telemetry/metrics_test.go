@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -74,8 +75,11 @@ func gather(t *testing.T, tel *Telemetry) []*dto.MetricFamily {
 	return own
 }
 
-// TestGolden pins what dashboards and alerts are built on: names, types, labels
-// and help, as Prometheus sees them.
+// golden is the list of metrics that dashboards and alerts are built on: names,
+// labels, types, units and help, as Prometheus sees them.
+const golden = "testdata/metrics.golden"
+
+// TestGolden pins the list.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	tel := setup(t)
@@ -83,15 +87,19 @@ func TestGolden(t *testing.T) {
 
 	var got strings.Builder
 	families := gather(t, tel)
+	units := units()
 	for _, f := range families {
-		fmt.Fprintf(&got, "%s{%s} %s: %s\n", f.GetName(), labelNames(f.GetMetric()[0]),
-			strings.ToLower(f.GetType().String()), f.GetHelp())
+		unit, ok := units[f.GetName()]
+		if !ok {
+			t.Errorf("no field has a metric that is served as %s", f.GetName())
+		}
+		fmt.Fprintf(&got, "%s{%s} %s %s: %s\n", f.GetName(), labelNames(f.GetMetric()[0]),
+			strings.ToLower(f.GetType().String()), unit, f.GetHelp())
 	}
 	if fields := reflect.TypeFor[Metrics]().NumField(); len(families) != fields {
 		t.Errorf("%d fields are %d metrics", fields, len(families))
 	}
 
-	const golden = "testdata/metrics.golden"
 	if *update {
 		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)
@@ -103,6 +111,55 @@ func TestGolden(t *testing.T) {
 	}
 	if got.String() != string(want) {
 		t.Errorf("metrics differ from %s; run go test -update if that is meant.\ngot:\n%s", golden, got.String())
+	}
+}
+
+// units returns the unit of each metric by the name that Prometheus gives it. It
+// serves the unit itself only where that is part of the name.
+func units() map[string]string {
+	all := map[string]string{}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[Metrics]()) {
+		name, unit := strings.ReplaceAll(field.Tag.Get("metric"), ".", "_"), field.Tag.Get("unit")
+		if unit == "s" {
+			name += "_seconds"
+		}
+		if field.Type == reflect.TypeFor[*Counter]() {
+			name += "_total"
+		}
+		all[name] = unit
+	}
+	return all
+}
+
+// TestReadme holds the README's table of metrics against the list.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	list, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := map[string]string{}, map[string]string{}
+	for line := range strings.Lines(string(list)) {
+		name, rest, _ := strings.Cut(line, "{")
+		labels, _, _ := strings.Cut(rest, "}")
+		want[name] = labels
+	}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(millrace_\\w+)` \\|([^|]*)\\|").FindAllStringSubmatch(string(text), -1) {
+		got[row[1]] = strings.ReplaceAll(strings.TrimSpace(row[2]), " ", "")
+	}
+	for name, labels := range want {
+		if of, ok := got[name]; !ok || of != labels {
+			t.Errorf("the README gives %s the labels %q, or leaves it out; they are %q", name, of, labels)
+		}
+	}
+	for name := range got {
+		if _, ok := want[name]; !ok {
+			t.Errorf("the README has %s, which is no metric", name)
+		}
 	}
 }
 

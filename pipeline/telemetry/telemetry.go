@@ -1,5 +1,5 @@
 // Package telemetry is what Millrace says about itself: metrics in the
-// Prometheus format, logs, and whether it is alive and ready.
+// Prometheus format, traces, logs, and whether it is alive and ready.
 //
 // It keeps no global state: several roles in one process share one Telemetry,
 // and tests make as many as they like.
@@ -7,6 +7,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -24,24 +25,29 @@ import (
 // scope names the instruments' origin to OpenTelemetry.
 const scope = "github.com/millrace-io/millrace"
 
-// Config says who is speaking. It becomes the labels of target_info.
+// Config says who is speaking, in the labels of target_info and in traces;
+// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over it.
 type Config struct {
 	Service  string // such as "millrace-sink"
 	Version  string // of the binary
 	Instance string // unique among replicas, such as "host-1:8080"
+	Traces   TraceConfig
 }
 
-// Telemetry holds the metrics of one process.
+// Telemetry holds the metrics and the traces of one process.
 type Telemetry struct {
 	// Metrics are the instruments; all are ready for use.
 	Metrics *Metrics
+	// Tracer makes spans; nil where traces are off.
+	Tracer *Tracer
 
 	provider *sdk.MeterProvider
 	registry *prometheus.Registry
 }
 
 // New returns the metrics of a process, with those of the Go runtime and the
-// process itself beside them. Call Shutdown in the end.
+// process itself beside them, and its traces. Call Shutdown in the end. An error
+// means that the configuration is wrong.
 func New(ctx context.Context, c Config) (*Telemetry, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -56,7 +62,7 @@ func New(ctx context.Context, c Config) (*Telemetry, error) {
 		attribute.String("service.name", c.Service),
 		attribute.String("service.version", c.Version),
 		attribute.String("service.instance.id", c.Instance),
-	))
+	), resource.WithFromEnv())
 	if err != nil {
 		return nil, fmt.Errorf("describing the service: %w", err)
 	}
@@ -72,7 +78,11 @@ func New(ctx context.Context, c Config) (*Telemetry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Telemetry{Metrics: metrics, provider: provider, registry: registry}, nil
+	tracer, err := newTracer(ctx, c.Traces, about, metrics)
+	if err != nil {
+		return nil, err
+	}
+	return &Telemetry{Metrics: metrics, Tracer: tracer, provider: provider, registry: registry}, nil
 }
 
 // Discard returns metrics that nobody reads, for tests and for tools that run
@@ -94,11 +104,12 @@ func (t *Telemetry) Handler() http.Handler {
 	})
 }
 
-// Shutdown frees what the metrics hold. Instruments may still be used
-// afterwards; what they count is lost.
+// Shutdown sends the last traces, for a few seconds at most, and frees what the
+// metrics hold. Instruments may still be used afterwards; what they count is lost.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
-	if err := t.provider.Shutdown(ctx); err != nil {
-		return fmt.Errorf("shutting down metrics: %w", err)
+	err := t.Tracer.shutdown(ctx)
+	if failed := t.provider.Shutdown(ctx); failed != nil {
+		err = errors.Join(err, fmt.Errorf("shutting down metrics: %w", failed))
 	}
-	return nil
+	return err
 }

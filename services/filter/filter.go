@@ -26,6 +26,7 @@ type Config struct {
 	Definitions *definition.Live
 	Registry    event.Registry // of Avro schemas; nil: events in Avro are refused
 	Metrics     *telemetry.Metrics
+	Tracer      *telemetry.Tracer // nil: no traces
 	Observer    stream.Observer
 }
 
@@ -72,15 +73,34 @@ func newFilter(cfg Config, defs definitions, cluster string) *filter {
 func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline.Output) error {
 	f.Metrics.EventsRead.Add(1)
 	defs := f.defs.Snapshot()
-	set, paused := defs.FilterSet(), defs.PausedSet()
 	typ, err := f.decoder.Type(in)
-	if err != nil {
-		return err
-	}
-	if typ != "" && !set.Wants(typ) && !paused.Wants(typ) {
-		f.Metrics.EventsUnwanted.Add(1)
+	if err == nil && typ != "" && !wanted(defs, typ) { // no trace begins with it
+		span := f.Tracer.Continue(Role, in)
+		f.unwanted(span)
+		span.End()
 		return nil
 	}
+	span := f.Tracer.Begin(Role, in)
+	defer span.End()
+	if err == nil {
+		err = f.evaluate(ctx, defs, in, span, out)
+	}
+	span.Err(err)
+	return err
+}
+
+// wanted says whether any webhook, at work or paused, is about a type.
+func wanted(defs *definition.Snapshot, typ string) bool {
+	return defs.FilterSet().Wants(typ) || defs.PausedSet().Wants(typ)
+}
+
+func (f *filter) unwanted(span *telemetry.Span) {
+	f.Metrics.EventsUnwanted.Add(1)
+	span.Set(telemetry.AttrOutcome, "unwanted")
+}
+
+// evaluate matches an event that some webhook may want.
+func (f *filter) evaluate(ctx context.Context, defs *definition.Snapshot, in *pipeline.Record, span *telemetry.Span, out *pipeline.Output) error {
 	if err := f.learn(ctx, in.Topic); err != nil {
 		return err
 	}
@@ -88,25 +108,27 @@ func (f *filter) Process(ctx context.Context, in *pipeline.Record, out *pipeline
 	if err != nil {
 		return err
 	}
-	if !set.Wants(e.Type) && !paused.Wants(e.Type) { // only decoding could tell
-		f.Metrics.EventsUnwanted.Add(1)
+	span.Set(telemetry.AttrEventType, e.Type)
+	if !wanted(defs, e.Type) { // only decoding could tell
+		f.unwanted(span)
 		return nil
 	}
 	m := pipeline.Match{Definitions: defs.Offset, At: time.Now().UTC(), Event: *e}
-	set.Match(e,
+	defs.FilterSet().Match(e,
 		func(webhook string) { m.Webhooks = append(m.Webhooks, webhook) },
 		func(webhook string, _ error) { f.Metrics.ConditionFailures.Add(1, webhook) },
 	)
-	paused.Match(e,
+	defs.PausedSet().Match(e,
 		func(webhook string) { f.Metrics.MatchesSkipped.Add(1, webhook) },
 		func(string, error) {}, // counted once it is at work again
 	)
-	f.send(in, &m, out)
+	span.SetNumber(telemetry.AttrMatches, len(m.Webhooks))
+	f.send(span.Headers(in.Headers), &m, out)
 	return nil
 }
 
 // send writes the match, in several records if it names many webhooks.
-func (f *filter) send(in *pipeline.Record, m *pipeline.Match, out *pipeline.Output) {
+func (f *filter) send(headers []pipeline.Header, m *pipeline.Match, out *pipeline.Output) {
 	if len(m.Webhooks) == 0 {
 		return
 	}
@@ -121,7 +143,7 @@ func (f *filter) send(in *pipeline.Record, m *pipeline.Match, out *pipeline.Outp
 		}
 		out.Send(pipeline.Record{
 			Topic: f.names.Matches(), Key: keyOf(&m.Event), Value: value,
-			Headers: pipeline.WithEnvelope(in.Headers, m.AppendTo(nil)),
+			Headers: pipeline.WithEnvelope(headers, m.AppendTo(nil)),
 		})
 	}
 }

@@ -45,9 +45,10 @@ type options struct {
 	partitions int                   // 0: two
 	registry   string                // address of a schema registry
 	secrets    string                // directory of secrets
-	idle       bool                  // no role is started; see run
-	noLoopback bool                  // calls to this machine are not allowed
-	asIs       bool                  // settings are those of `millrace up`, and its broker where the tests' is kfake
+	traces     traceSettings
+	idle       bool // no role is started; see run
+	noLoopback bool // calls to this machine are not allowed
+	asIs       bool // settings are those of `millrace up`, and its broker where the tests' is kfake
 }
 
 // start prepares the topics and starts every role. All of it ends with the test.
@@ -132,7 +133,7 @@ func (m *millrace) run(roles ...string) process {
 	started, ended := make(chan *service, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
-		err := runService(ctx, m.cfg, "127.0.0.1:0", func(s *service) error {
+		err := runService(ctx, m.cfg, &serviceSettings{HTTP: "127.0.0.1:0", Traces: m.opts.traces}, func(s *service) error {
 			started <- s
 			return m.add(s, roles)
 		})

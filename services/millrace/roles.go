@@ -23,6 +23,14 @@ import (
 type serviceSettings struct {
 	HTTP     string `help:"Address for /healthz, /readyz and /metrics. Default ${default}." default:"127.0.0.1:8080" placeholder:"HOST:PORT" group:"service"`
 	Instance string `help:"Name of this replica; must stay the same over restarts. Default: host name and port of --http." group:"service"`
+
+	Traces traceSettings `embed:"" prefix:"traces-" group:"service"`
+}
+
+// traceSettings say where traces go.
+type traceSettings struct {
+	Endpoint string  `help:"Send traces to this receiver of OTLP over HTTP, such as http://collector:4318. Default: what OTEL_EXPORTER_OTLP_ENDPOINT says; without it there are no traces." placeholder:"URL"`
+	Sample   float64 `help:"Share, from 0 to 1, of the events without a traceparent that begin a trace; all others do as their producer says. Default ${default}." default:"0.01" placeholder:"SHARE"`
 }
 
 // registrySettings say where Avro schemas are.
@@ -117,15 +125,23 @@ func serve(ctx context.Context, l *logSettings, std streams, k *kafkaSettings, w
 	if err != nil {
 		return err
 	}
-	return runService(ctx, cfg, web.HTTP, add)
+	return runService(ctx, cfg, web, add)
 }
 
-func runService(ctx context.Context, cfg stream.Config, addr string, add func(*service) error) error {
-	tel, err := telemetry.New(ctx, telemetry.Config{Service: "millrace", Version: version, Instance: cfg.Instance})
+func runService(ctx context.Context, cfg stream.Config, web *serviceSettings, add func(*service) error) error {
+	tel, err := telemetry.New(ctx, telemetry.Config{
+		Service: "millrace", Version: version, Instance: cfg.Instance,
+		Traces: telemetry.TraceConfig{Endpoint: web.Traces.Endpoint, Sample: web.Traces.Sample, Log: cfg.Log},
+	})
 	if err != nil {
-		return err
+		return &codeError{exitUsage, err}
 	}
-	defer func() { _ = tel.Shutdown(context.WithoutCancel(ctx)) }() // frees memory, nothing else
+	// Last of all: nobody waits for traces but the process itself.
+	defer func() {
+		if err := tel.Shutdown(context.WithoutCancel(ctx)); err != nil {
+			cfg.Log.Warn("ending", telemetry.KeyError, err)
+		}
+	}()
 	builtin, err := event.BuiltinCatalog()
 	if err != nil {
 		return err
@@ -143,7 +159,7 @@ func runService(ctx context.Context, cfg stream.Config, addr string, add func(*s
 	}
 	s.group.Go(func() error { return s.live.Run(s.ctx) })
 	s.group.Go(func() error { return s.watchDefinitions() })
-	s.group.Go(func() error { return telemetry.Serve(s.ctx, addr, telemetry.NewMux(tel, s.health)) })
+	s.group.Go(func() error { return telemetry.Serve(s.ctx, web.HTTP, telemetry.NewMux(tel, s.health)) })
 	err = s.group.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		s.log.Info("stopped")
@@ -199,7 +215,7 @@ func (s *service) filter(events *eventSettings, registry *registrySettings) erro
 	}
 	cfg := filter.Config{
 		Stream: s.cfg, Topics: topics, Regex: regex, Definitions: s.live, Registry: reg,
-		Metrics: s.Metrics, Observer: s.observer(filter.Role),
+		Metrics: s.Metrics, Tracer: s.Tracer, Observer: s.observer(filter.Role),
 	}
 	s.group.Go(func() error { return filter.Run(s.ctx, cfg) })
 	return nil
@@ -208,7 +224,7 @@ func (s *service) filter(events *eventSettings, registry *registrySettings) erro
 func (s *service) transform() error {
 	cfg := transform.Config{
 		Stream: s.cfg, Definitions: s.live,
-		Metrics: s.Metrics, Observer: s.observer(transform.Role),
+		Metrics: s.Metrics, Tracer: s.Tracer, Observer: s.observer(transform.Role),
 	}
 	s.group.Go(func() error { return transform.Run(s.ctx, cfg) })
 	return nil
@@ -224,7 +240,7 @@ func (s *service) sink(settings *sinkSettings, lanes []string) error {
 	}
 	cfg := sink.Config{
 		Stream: s.cfg, Definitions: s.live, Lanes: lanes, Client: client,
-		Metrics: s.Metrics, Log: s.log, Observer: s.observer,
+		Metrics: s.Metrics, Tracer: s.Tracer, Log: s.log, Observer: s.observer,
 		Ready: s.health.SetReady,
 	}
 	s.group.Go(func() error { return sink.Run(s.ctx, cfg) })

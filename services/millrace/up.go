@@ -59,7 +59,7 @@ func (c *upCmd) run(ctx context.Context, brokers []string, l *logSettings, std s
 	if err := c.prepare(ctx, cfg, std); err != nil {
 		return err
 	}
-	return runService(ctx, cfg, c.HTTP, func(s *service) error { return c.add(s, log, std) })
+	return runService(ctx, cfg, &c.serviceSettings, func(s *service) error { return c.add(s, log, std) })
 }
 
 // prepare creates the topics and applies the definitions.

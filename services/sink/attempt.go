@@ -77,23 +77,28 @@ func (a *attempt) send(done func(error)) {
 		a.Metrics.AttemptsInFlight.Add(-1, a.name)
 		done(verdict)
 	}()
-	a.Result = a.rev.sender.Send(context.WithoutCancel(a.call.ctx), request(a.call, a.rev.def.Request.Method, a.start))
+	span := a.call.span.Call("attempt")
+	defer span.End()
+	a.Result = a.rev.sender.Send(context.WithoutCancel(a.call.ctx), request(a.call, span, a.rev.def.Request.Method, a.start))
+	a.trace(span)
 	if verdict = a.health(); verdict == nil {
 		a.measure(a.Latency)
 	}
 }
 
-func request(c *call, method string, at time.Time) httpsend.Call {
+func request(c *call, span *telemetry.Span, method string, at time.Time) httpsend.Call {
 	call := httpsend.Call{ID: c.delivery.ID, URL: c.delivery.URL, At: at}
 	if method == http.MethodGet {
 		call.Query = c.record.Value
 	} else {
 		call.Body = c.record.Value
 	}
-	for _, h := range c.record.Headers {
-		if h.Key == "traceparent" || h.Key == "tracestate" {
-			call.Header = append(call.Header, httpsend.Header{Name: http.CanonicalHeaderKey(h.Key), Value: string(h.Value)})
-		}
+	parent, state := telemetry.TraceContext(span.Headers(c.record.Headers))
+	if parent != "" {
+		call.Header = append(call.Header, httpsend.Header{Name: "Traceparent", Value: parent})
+	}
+	if state != "" {
+		call.Header = append(call.Header, httpsend.Header{Name: "Tracestate", Value: state})
 	}
 	return call
 }

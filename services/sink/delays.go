@@ -17,6 +17,7 @@ import (
 type delays struct {
 	names   pipeline.Names
 	metrics *telemetry.Metrics
+	tracer  *telemetry.Tracer
 }
 
 func delayTopics(names pipeline.Names) []string {
@@ -48,8 +49,16 @@ func (m *delays) take(ctx context.Context, r *pipeline.Record, t ticket) error {
 		return err
 	}
 	topic, key, _ := route(m.names, &v, time.Now())
+	m.trace(r, &v)
 	t.End(pipeline.Output{Records: []pipeline.Record{{Topic: topic, Key: key, Value: r.Value, Headers: r.Headers}}})
 	return nil
+}
+
+// trace shows the time that a delivery has waited here.
+func (m *delays) trace(r *pipeline.Record, v *pipeline.Delivery) {
+	span := m.tracer.ContinueFrom(r.Time, DelaysRole, r)
+	describe(span, v)
+	span.End()
 }
 
 // waitOf is how long records of a delay topic wait.

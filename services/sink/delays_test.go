@@ -137,7 +137,7 @@ type works struct {
 
 func (h *house) works(room int) *works {
 	w := &works{
-		house: h, delays: &delays{h.names, h.Metrics}, feeds: map[string]chan *slip{},
+		house: h, delays: &delays{h.names, h.Metrics, h.Tracer}, feeds: map[string]chan *slip{},
 		steps: map[string]int{}, rounds: map[string]int{}, when: map[string]time.Time{},
 	}
 	topics := append(delayTopics(h.names), h.names.Deliveries("default"), h.names.Redeliveries("default"))

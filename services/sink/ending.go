@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
 
 // Why deliveries are put off: the values of a label.
@@ -45,6 +46,7 @@ func (s *sink) later(c *call, v pipeline.Delivery, due time.Time, why string, ou
 	v.Due = due
 	topic, key, tier := route(s.names, &v, time.Now())
 	s.Metrics.DeliveriesDelayed.Add(1, tier, why)
+	c.putOff(due, tier, why)
 	out.Send(record(topic, key, c, &v))
 }
 
@@ -54,6 +56,7 @@ func (s *sink) later(c *call, v pipeline.Delivery, due time.Time, why string, ou
 func (s *sink) forward(c *call, lane string, offset int64) {
 	v := c.delivery
 	v.Lane, v.Definitions = lane, offset
+	c.span.Event("forwarded", telemetry.AttrLane, lane)
 	c.ticket.End(pipeline.Output{Records: []pipeline.Record{record(s.names.Deliveries(lane), v.Key(), c, &v)}})
 }
 
@@ -70,6 +73,7 @@ func (s *sink) end(c *call, e pipeline.Ending, out pipeline.Output) {
 	v := &c.delivery
 	out.Count(pipeline.One(v.Webhook, v.MatchedAt, e, v.ID))
 	s.Metrics.DeliveriesEnded.Add(1, v.Destination, string(e))
+	c.span.Set(telemetry.AttrEnding, string(e))
 	c.ticket.End(out)
 }
 
@@ -90,6 +94,7 @@ func (s *sink) bury(c *call, reason pipeline.Reason, err error, out pipeline.Out
 
 func (s *sink) deadLetter(c *call, dead *pipeline.PermanentError) pipeline.Record {
 	s.Metrics.DeadLetters.Add(1, Role, string(dead.Reason))
+	c.span.Err(dead)
 	return pipeline.NewDeadLetter(s.names.DeadLetters(), c.record, pipeline.DeadLetter{
 		Stage: Role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),
 		Webhook: c.delivery.Webhook, Delivery: c.delivery.ID,

@@ -224,7 +224,7 @@ func TestRequestIsMadeOfTheDelivery(t *testing.T) {
 		v.URL = c.url
 		s := h.slipOf(v)
 		s.record.Value = []byte(c.value)
-		s.record.Headers = append(s.record.Headers, pipeline.Header{Key: "traceparent", Value: []byte("00-1-2-01")})
+		s.record.Headers = append(s.record.Headers, pipeline.Header{Key: "traceparent", Value: []byte("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")})
 		if got := h.became(h.takes(t.Context(), s)); got.ending != pipeline.Delivered {
 			t.Fatalf("%s became %+v", c.webhook, got)
 		}
@@ -235,7 +235,7 @@ func TestRequestIsMadeOfTheDelivery(t *testing.T) {
 			body = ""
 		}
 		if call.Method != c.method || call.Path != c.path || call.Query != c.query || string(call.Body) != body ||
-			call.ID() != v.ID || call.Header.Get("Traceparent") != "00-1-2-01" {
+			call.ID() != v.ID || call.Header.Get("Traceparent") != "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01" {
 			t.Errorf("%s made the call %+v", c.webhook, call)
 		}
 	}

@@ -39,6 +39,7 @@ type Config struct {
 	Lanes       []string // patterns as in path.Match; none: all lanes
 	Client      *httpsend.Client
 	Metrics     *telemetry.Metrics
+	Tracer      *telemetry.Tracer // nil: no traces
 	Log         *slog.Logger
 	// Observer of each of the two runners, by its role.
 	Observer func(role string) stream.Observer
@@ -59,7 +60,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return nil // ctx ended
 	}
 	mover, err := stream.NewTracked(stream.TrackedConfig{
-		Config: cfg.Stream, Role: DelaysRole, Topics: delayTopics(s.names), Handler: &delays{s.names, cfg.Metrics},
+		Config: cfg.Stream, Role: DelaysRole, Topics: delayTopics(s.names), Handler: &delays{s.names, cfg.Metrics, cfg.Tracer},
 		OnDeadLetter: deadDelivery, Observer: cfg.Observer(DelaysRole),
 	})
 	if err != nil {

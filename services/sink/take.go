@@ -9,6 +9,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/stream"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
 
 // call is one delivery on its way to a destination.
@@ -19,6 +20,7 @@ type call struct {
 	delivery pipeline.Delivery
 	back     bool                // it comes from the redeliveries
 	webhook  *definition.Webhook // as it was when last looked at; nil before that
+	span     *telemetry.Span     // from Take to the end of the ticket
 }
 
 // ticket is an open record of a partition: a *stream.Ticket.
@@ -42,17 +44,19 @@ func (s *sink) Take(ctx context.Context, k *stream.Ticket) error {
 
 func (s *sink) take(ctx context.Context, r *pipeline.Record, t ticket) error {
 	c := &call{ctx: ctx, record: r, ticket: t}
+	s.trace(c)
 	header, _ := r.Header(pipeline.EnvelopeHeader)
 	var err error
 	c.delivery, err = pipeline.ParseDelivery(header)
 	if dead, permanent := pipeline.IsPermanent(err); permanent {
 		c.delivery = pipeline.Delivery{} // half of one is in no ledger
-		t.End(pipeline.Output{Records: []pipeline.Record{s.deadLetter(c, dead)}})
+		c.ticket.End(pipeline.Output{Records: []pipeline.Record{s.deadLetter(c, dead)}})
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	describe(c.span, &c.delivery)
 	c.back = r.Topic == s.names.Redeliveries(c.delivery.Lane)
 	if _, err := s.defs.At(ctx, c.delivery.Definitions); err != nil {
 		return err

@@ -25,6 +25,7 @@ type Config struct {
 	Stream      stream.Config
 	Definitions *definition.Live
 	Metrics     *telemetry.Metrics
+	Tracer      *telemetry.Tracer // nil: no traces
 	Observer    stream.Observer
 }
 
@@ -58,6 +59,14 @@ func newTransform(cfg Config, defs definitions) *transform {
 // Process makes the deliveries of one match. It waits until its definitions are
 // at least those that the match was made under, then uses the newest it has.
 func (t *transform) Process(ctx context.Context, in *pipeline.Record, out *pipeline.Output) error {
+	span := t.Tracer.Continue(Role, in)
+	defer span.End()
+	err := t.process(ctx, in, span, out)
+	span.Err(err)
+	return err
+}
+
+func (t *transform) process(ctx context.Context, in *pipeline.Record, span *telemetry.Span, out *pipeline.Output) error {
 	header, _ := in.Header(pipeline.EnvelopeHeader)
 	m, err := pipeline.ParseMatch(header)
 	if err != nil {
@@ -71,8 +80,10 @@ func (t *transform) Process(ctx context.Context, in *pipeline.Record, out *pipel
 	if err != nil {
 		return err
 	}
+	span.Set(telemetry.AttrEventType, e.Type)
+	headers := span.Headers(in.Headers)
 	for _, name := range m.Webhooks {
-		w := webhook{transform: t, in: in, m: &m, e: e, name: name, id: pipeline.DeliveryID(e, name)}
+		w := webhook{transform: t, in: in, m: &m, e: e, name: name, id: pipeline.DeliveryID(e, name), span: span, headers: headers}
 		if err := w.deliver(defs, out); err != nil {
 			return err
 		}
@@ -88,6 +99,9 @@ type webhook struct {
 	e    *pipeline.Event
 	name string
 	id   string
+
+	span    *telemetry.Span
+	headers []pipeline.Header // of what comes out
 }
 
 // deliver writes the delivery, or why there is none. A failure concerns this
@@ -97,6 +111,7 @@ func (w *webhook) deliver(defs *definition.Snapshot, out *pipeline.Output) error
 	broken := defs.Broken[definition.Key{Kind: definition.KindWebhook, Name: w.name}]
 	switch {
 	case c == nil && broken == nil:
+		w.span.Event("removed", telemetry.AttrWebhook, w.name)
 		w.count(pipeline.Removed, out)
 		return nil
 	case c == nil:
@@ -109,9 +124,11 @@ func (w *webhook) deliver(defs *definition.Snapshot, out *pipeline.Output) error
 		return w.bury(err, out)
 	}
 	w.Metrics.DeliveriesProduced.Add(1, d.Lane)
+	w.span.Event("delivery", telemetry.AttrWebhook, w.name, telemetry.AttrDelivery, w.id,
+		telemetry.AttrDestination, d.Destination, telemetry.AttrLane, d.Lane)
 	out.Send(pipeline.Record{
 		Topic: w.names.Deliveries(d.Lane), Key: d.Key(), Value: value,
-		Headers: pipeline.WithEnvelope(w.in.Headers, d.AppendTo(nil)),
+		Headers: pipeline.WithEnvelope(w.headers, d.AppendTo(nil)),
 	})
 	return nil
 }
@@ -162,6 +179,7 @@ func (w *webhook) bury(err error, out *pipeline.Output) error {
 		return err
 	}
 	w.Metrics.DeadLetters.Add(1, Role, string(dead.Reason))
+	w.span.Event("dead letter", telemetry.AttrWebhook, w.name, telemetry.AttrReason, string(dead.Reason))
 	out.Send(pipeline.NewDeadLetter(w.names.DeadLetters(), w.in, pipeline.DeadLetter{
 		Stage: Role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),
 		Webhook: w.name, Delivery: w.id,
