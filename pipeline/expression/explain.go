@@ -54,8 +54,7 @@ type Value struct {
 	// Value is nil, a bool, an int64, a float64, a string, a list or map of
 	// those, or a json.Number beyond 64 bits.
 	Value any `json:"value"`
-	// Missing says that there is none: the property is not there, or what is
-	// computed was not reached.
+	// Missing says that the event has none; what is computed is left out then.
 	Missing bool `json:"missing,omitempty"`
 	// Property says that Name is that of a property, and Type what type it has
 	// by the catalog; "" where that says nothing.
@@ -115,12 +114,19 @@ func (c *Clause) settle(seen []observation) {
 		}
 	}
 	for _, v := range c.computed {
-		o := seen[v.slot]
-		plain, err := (&machine{}).result(o.value)
-		c.Values = append(c.Values, Value{Name: v.text, Value: plain, Missing: !o.done || err != nil, Of: v.of})
+		if o := seen[v.slot]; o.done {
+			c.compute(v, o.value)
+		}
 	}
 	for _, p := range c.Parts {
 		p.settle(seen)
+	}
+}
+
+// compute adds a value that came to be, if it is one that Run could give.
+func (c *Clause) compute(from operand, v any) {
+	if plain, err := new(machine).result(v); err == nil {
+		c.Values = append(c.Values, Value{Name: from.text, Value: plain, Of: from.of})
 	}
 }
 

@@ -41,16 +41,16 @@ func (g suggester) want(n ast.Node, truth bool) []Suggestion {
 	}
 	all := (kind == "and") == truth // each part has to be so
 	out := []Suggestion{{}}
-	var any []Suggestion
+	var either []Suggestion
 	for _, part := range links(n, kind) {
 		ways := g.want(part, truth)
-		any = append(any, ways...)
+		either = append(either, ways...)
 		out = combine(out, ways)
 	}
 	if all {
 		return out
 	}
-	return any[:min(len(any), maxSuggestions)]
+	return either[:min(len(either), maxSuggestions)]
 }
 
 func (g suggester) wantClause(n ast.Node, truth bool) []Suggestion {
