@@ -18,6 +18,7 @@ type builder struct {
 	nesting int
 	loops   bool
 	hidden  int // variables made so far
+	observe observer
 }
 
 // An operator works on values. It panics with an error where it fails.
@@ -58,7 +59,7 @@ func not(n ast.Node) ast.Node { return &ast.UnaryNode{Operator: "not", Node: n} 
 
 // node writes one node anew. The place in the text is kept.
 func (b *builder) node(n ast.Node) ast.Node {
-	out := b.write(n)
+	out := b.observe.wrap(n, b.write(n))
 	if out != n {
 		place(out, n.Location())
 	}
@@ -146,7 +147,7 @@ func (b *builder) truth(n ast.Node) ast.Node {
 	if boolean(n) {
 		return b.node(n)
 	}
-	if read := b.read(n); read != nil {
+	if read := b.read(n); read != nil && !b.observe.has(n) {
 		out := callTest(func(m *machine) bool { return isTrue(read(m)) })
 		place(out, n.Location())
 		return out

@@ -78,59 +78,80 @@ func (p *Program) Equalities() []Equality { return p.equalities }
 // Compile checks and compiles an expression. The error is an *Error or several,
 // joined: see All.
 func Compile(text string, s Scope) (p *Program, warnings []Warning, err error) {
-	defer func() { // expr's parser panics on some malformed input
-		if r := recover(); r != nil {
-			p, warnings, err = nil, nil, &Error{1, 1, fmt.Sprintf("cannot be compiled: %v", r)}
-		}
-	}()
-	if err := checkText(text); err != nil {
+	defer recovered(&err)
+	x, err := parse(text, s)
+	if err != nil {
 		return nil, nil, err
+	}
+	b := &builder{names: x.names, found: x.found}
+	root := b.node(x.tree.Node)
+	equalities := b.equalities(x.tree.Node)
+	if err := x.found.err(); err != nil {
+		return nil, nil, err
+	}
+	warnings = warn(x.tree, x.names, text)
+	code, err := generate(root, x.tree.Source)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Program{
+		code: code, result: x.result, properties: x.names.sorted(), constant: !x.names.input,
+		loops: b.loops, equalities: equalities,
+	}, warnings, nil
+}
+
+// parsed is an expression that is checked, but not yet rewritten.
+type parsed struct {
+	tree   *parser.Tree
+	names  *names
+	found  *problems
+	result pipeline.Type
+}
+
+// parse reads and checks an expression.
+func parse(text string, s Scope) (*parsed, error) {
+	if err := checkText(text); err != nil {
+		return nil, err
 	}
 	config := conf.CreateNew()
 	config.MaxNodes = maxNodes
 	tree, err := parser.ParseWithConfig(text, config)
 	if err != nil {
-		return nil, nil, fromExpr(err)
+		return nil, fromExpr(err)
 	}
 	if !withinLimit(tree.Node) {
-		return nil, nil, tooLong()
+		return nil, tooLong()
 	}
-	found := &problems{text: text}
-	names := resolve(tree, s, found)
-	result := check(tree, s, names, found)
-	if err := found.err(); err != nil {
-		return nil, nil, err
+	x := &parsed{tree: tree, found: &problems{text: text}}
+	x.names = resolve(tree, s, x.found)
+	x.result = check(tree, s, x.names, x.found)
+	return x, x.found.err()
+}
+
+// recovered makes an error of a panic: expr's parser panics on some malformed
+// input.
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = &Error{1, 1, fmt.Sprintf("cannot be compiled: %v", r)}
 	}
-	b := &builder{names: names, found: found}
-	root := b.node(tree.Node)
-	equalities := b.equalities(tree.Node)
-	if err := found.err(); err != nil {
-		return nil, nil, err
-	}
-	warnings = warn(tree, names, text)
-	code, err := generate(root, tree.Source)
-	if err != nil {
-		return nil, nil, err
-	}
-	return &Program{
-		code: code, result: result, properties: names.sorted(), constant: !names.input,
-		loops: b.loops, equalities: equalities,
-	}, warnings, nil
 }
 
 // Run evaluates the expression. The value is nil, a bool, an int64, a float64
 // (never infinite or NaN), a string, or a []any or map[string]any of those. The
 // error is an *Error.
-func (p *Program) Run(in *Input) (any, error) {
+func (p *Program) Run(in *Input) (any, error) { return p.run(in, nil) }
+
+// run evaluates the expression and notes in seen what its observed nodes say.
+func (p *Program) run(in *Input, seen []observation) (any, error) {
 	m := machines.Get().(*machine)
-	m.vm.MemoryBudget, m.in, m.spent = maxMemory, *in, 0
+	m.vm.MemoryBudget, m.in, m.spent, m.seen = maxMemory, *in, 0, seen
 	v, err := m.vm.Run(p.code, m)
 	if err != nil {
 		err = fromExpr(err)
 	} else {
 		v, err = m.result(v)
 	}
-	m.in = Input{}
+	m.in, m.seen = Input{}, nil
 	if p.loops { // a VM keeps room for the largest loop it ran
 		m.vm = vm.VM{}
 	}

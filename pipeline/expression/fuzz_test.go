@@ -39,9 +39,10 @@ func FuzzCompile(f *testing.F) {
 				t.Fatalf("value %v as JSON: %v", v, err)
 			}
 			checkErrors(t, err)
+			checkExplained(t, text, s, in, v, err)
 			_, _ = p.Run(&expression.Input{Event: &pipeline.Event{}})
 		}
-		if took := time.Since(start); took > 4*time.Second { // four runs and two compiles on a busy machine
+		if took := time.Since(start); took > 4*time.Second { // six runs and four compiles on a busy machine
 			t.Fatalf("took %v", took)
 		}
 	})
@@ -60,5 +61,17 @@ func checkErrors(t *testing.T, err error) {
 		if e.Line < 1 || e.Column < 1 || e.Message == "" {
 			t.Fatalf("error without place or message: %#v", e)
 		}
+	}
+}
+
+// checkExplained: an explanation says what Run says.
+func checkExplained(t *testing.T, text string, s expression.Scope, in *expression.Input, v any, failure error) {
+	t.Helper()
+	c, err := expression.Explain(text, s, in)
+	if err != nil {
+		t.Fatalf("explaining %q, which can be compiled: %v", text, err)
+	}
+	if got := follow(t, c); got != c.Answer || (got == expression.Holds) != (failure == nil && v == true) || (got == expression.Failed) != (failure != nil) {
+		t.Fatalf("explaining %q: its clauses say %s, the whole %s, Run gives %v (%v)", text, got, c.Answer, v, failure)
 	}
 }

@@ -18,6 +18,7 @@ type machine struct {
 	vm    vm.VM
 	in    Input
 	spent int
+	seen  []observation // what an explained run notes; nil: nothing
 }
 
 // machines saves a VM and its stack for each evaluation.

@@ -46,6 +46,7 @@ type cli struct {
 	Export exportCmd `cmd:"" group:"define" help:"Print the definitions in force as YAML."`
 	List   listCmd   `cmd:"" group:"define" help:"List the definitions in force."`
 
+	Test    testCmd    `cmd:"" group:"look" help:"Show what a webhook makes of an event, and why; with --send, make the call."`
 	Send    sendCmd    `cmd:"" group:"look" help:"Produce events from flags or JSON Lines."`
 	Tail    tailCmd    `cmd:"" group:"look" help:"Watch events, matches, deliveries, attempts or dead letters."`
 	Receive receiveCmd `cmd:"" group:"look" help:"Run an HTTP receiver that shows calls."`

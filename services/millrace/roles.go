@@ -46,6 +46,18 @@ type sinkSettings struct {
 	SecretsDir  string   `help:"Directory below which $${file:PATH} is looked up." placeholder:"DIR" type:"path"`
 }
 
+// client is what makes every call, of a sink and of `millrace test`.
+func (s *sinkSettings) client() (*httpsend.Client, error) {
+	client, err := httpsend.New(httpsend.Options{
+		Secrets: &secret.Resolver{Dir: s.SecretsDir}, Allow: s.EgressAllow,
+		UserAgent: "Millrace/" + version,
+	})
+	if err != nil {
+		return nil, &codeError{exitUsage, err}
+	}
+	return client, nil
+}
+
 type filterCmd struct {
 	kafkaSettings
 	serviceSettings
@@ -231,12 +243,9 @@ func (s *service) transform() error {
 }
 
 func (s *service) sink(settings *sinkSettings, lanes []string) error {
-	client, err := httpsend.New(httpsend.Options{
-		Secrets: &secret.Resolver{Dir: settings.SecretsDir}, Allow: settings.EgressAllow,
-		UserAgent: "Millrace/" + version,
-	})
+	client, err := settings.client()
 	if err != nil {
-		return &codeError{exitUsage, err}
+		return err
 	}
 	cfg := sink.Config{
 		Stream: s.cfg, Definitions: s.live, Lanes: lanes, Client: client,

@@ -29,7 +29,14 @@ type eventObject struct {
 // describe reads the whole event: as JSON, as text for people, and which
 // properties contradict the catalog.
 func (t *tail) describe(e *pipeline.Event) (eventObject, []cell, []string) {
-	known := kindsOf(t.catalog(), e.Type)
+	object, text := describeEvent(e, t.catalog(), &t.contradicts)
+	return object, text, t.contradicts
+}
+
+// describeEvent is the same for any event. Reading it adds to contradicts, if
+// its decoder does so.
+func describeEvent(e *pipeline.Event, catalog *event.Catalog, contradicts *[]string) (eventObject, []cell) {
+	known := kindsOf(catalog, e.Type)
 	object := bytes.NewBufferString("{")
 	var own, common []cell
 	for name, v := range e.Properties.All() { // reading a value finds out what contradicts
@@ -43,7 +50,7 @@ func (t *tail) describe(e *pipeline.Event) (eventObject, []cell, []string) {
 		text := asText(v)
 		fmt.Fprintf(object, "%s:%s", asText(name), text)
 		c := plain(name + "=" + text + " ")
-		if slices.Contains(t.contradicts, name) {
+		if contradicts != nil && slices.Contains(*contradicts, name) {
 			c = cell{name + "=" + text + "! ", yellow}
 		}
 		switch {
@@ -59,7 +66,7 @@ func (t *tail) describe(e *pipeline.Event) (eventObject, []cell, []string) {
 	object.WriteByte('}')
 	return eventObject{
 		e.ID, e.Source, e.Type, e.Time, e.System, e.Environment, e.User, e.Session, object.Bytes(),
-	}, append(own, common...), t.contradicts
+	}, append(own, common...)
 }
 
 // asText returns a property's value as JSON.

@@ -48,6 +48,13 @@ func newScreen(w io.Writer) *screen {
 	return s
 }
 
+// newPage is a screen that cuts nothing.
+func newPage(w io.Writer) *screen {
+	s := newScreen(w)
+	s.file = nil
+	return s
+}
+
 func (s *screen) isTerminal() bool { return s.file != nil }
 
 // maxColumn is up to where a column grows; longer cells stand out.

@@ -6,7 +6,6 @@ package transform
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
@@ -149,27 +148,9 @@ func (w *webhook) request(c *definition.Compiled, d *pipeline.Delivery) (value [
 			err = pipeline.Permanent(pipeline.Panicked, fmt.Errorf("panic while mapping: %v", p))
 		}
 	}()
-	in := &expression.Input{Event: w.e, DeliveryID: w.id, Webhook: w.name}
-	if c.URL != nil {
-		url, err := c.URL.Append(nil, in)
-		if err != nil {
-			return nil, err
-		}
-		d.URL = string(url)
-	}
-	if c.Destination.Request.Method == http.MethodGet {
-		value, err = c.Mapping.AppendQuery(nil, in)
-	} else {
-		value, err = c.Mapping.AppendJSON(nil, in)
-	}
-	if err == nil {
-		err = c.KeepsContract(value)
-	}
-	if limit := int(c.Destination.Limits.MaxBody); err == nil && len(value) > limit {
-		err = pipeline.Permanent(pipeline.TooLarge, fmt.Errorf(
-			"body of %d bytes is larger than max_body of destination %q, %d", len(value), c.Destination.Name, limit))
-	}
-	return value, err
+	out, err := c.Request(&expression.Input{Event: w.e, DeliveryID: w.id, Webhook: w.name})
+	d.URL = out.URL
+	return out.Value, err
 }
 
 // bury makes a dead letter of the match, for this webhook, if err is permanent.

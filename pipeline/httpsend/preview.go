@@ -1,0 +1,119 @@
+package httpsend
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline/secret"
+)
+
+// Request is what a call sends, for people to look at: secrets are shown by
+// their names, and what may be one without a name not at all.
+type Request struct {
+	Method string
+	URL    string
+	Header []Header // in the order of their names
+	Body   []byte
+}
+
+// Preview shows what Send would send. It looks nothing up and calls nobody, so
+// it shows a request also where secrets are missing.
+func (s *Sender) Preview(call Call) (Request, error) {
+	shown := &prepared{header: http.Header{}}
+	for _, h := range s.headers {
+		for _, v := range h.values {
+			shown.header[h.name] = append(shown.header[h.name], showHeader(h.name, v))
+		}
+	}
+	for _, h := range showAuth(s.auth) {
+		shown.header[h.Name] = []string{h.Value}
+	}
+	now := call.At
+	if now.IsZero() {
+		now = time.Now()
+	}
+	all, err := s.callHeader(shown, &call, now)
+	if err != nil {
+		return Request{}, err
+	}
+	r := Request{Method: s.method, URL: s.showURL(&call), Body: call.Body}
+	for name, values := range all {
+		for _, v := range values {
+			r.Header = append(r.Header, Header{name, v})
+		}
+	}
+	if len(call.Body) > 0 {
+		r.Header = append(r.Header, Header{"Content-Length", strconv.Itoa(len(call.Body))})
+	}
+	slices.SortStableFunc(r.Header, func(a, b Header) int {
+		return cmp.Or(strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)), strings.Compare(a.Value, b.Value))
+	})
+	return r, nil
+}
+
+// Check says why Send would make no call: a secret is missing, or no request can
+// be made. It calls nobody.
+func (s *Sender) Check(call Call) error {
+	now := time.Now()
+	p := s.current(now)
+	if p.err != nil {
+		return p.err
+	}
+	if _, failed := s.request(p, &call, now); failed != nil {
+		return failed.Err
+	}
+	return nil
+}
+
+func (s *Sender) showURL(call *Call) string {
+	text := s.url.String()
+	if s.dynamic {
+		text = call.URL
+	}
+	switch {
+	case len(call.Query) == 0:
+		return text
+	case strings.Contains(text, "?"):
+		return text + "&" + string(call.Query)
+	}
+	return text + "?" + string(call.Query)
+}
+
+// telling are parts of the names of headers whose values are secrets.
+var telling = []string{"authorization", "cookie", "key", "password", "secret", "token"}
+
+// showHeader shows a value with its secrets by name. A literal is shown unless
+// the header is one for secrets.
+func showHeader(name string, v secret.Reference) string {
+	name = strings.ToLower(name)
+	secretive := slices.ContainsFunc(telling, func(part string) bool { return strings.Contains(name, part) })
+	if secretive && name != headerIdempotencyKey {
+		return showSecret(v)
+	}
+	return v.String()
+}
+
+// showSecret shows a text that is meant to be a secret by the names in it.
+func showSecret(v secret.Reference) string {
+	if v.Literal() {
+		return secret.Mask
+	}
+	return v.String()
+}
+
+// showAuth shows the headers that authentication sets.
+func showAuth(auth Auth) []Header {
+	switch a := auth.(type) {
+	case nil:
+		return nil
+	case Bearer:
+		return []Header{{"Authorization", "Bearer " + showSecret(a.Token)}}
+	case Basic:
+		return []Header{{"Authorization", "Basic base64(" + a.Username.String() + ":" + showSecret(a.Password) + ")"}}
+	}
+	return []Header{{"Authorization", secret.Mask}}
+}

@@ -1,0 +1,120 @@
+package httpsend_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+)
+
+// TestPreviewIsWhatIsSent compares what is shown with what arrives.
+func TestPreviewIsWhatIsSent(t *testing.T) {
+	t.Parallel()
+	e := pipelinetest.Receiver(t)
+	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	for name, c := range map[string]struct {
+		target httpsend.Target
+		call   httpsend.Call
+	}{
+		"POST": {
+			httpsend.Target{URL: e.URL + "/a?b=c", Headers: []httpsend.Header{{"X-One", "1"}, {"x-one", "2"}, {"User-Agent", "me"}}},
+			httpsend.Call{Body: []byte(`{"a":1}`), Header: []httpsend.Header{{"Traceparent", "00-1"}}},
+		},
+		"another type": {
+			httpsend.Target{URL: e.URL + "/", Method: http.MethodPut, Headers: []httpsend.Header{{"Content-Type", "text/plain"}}},
+			httpsend.Call{Body: []byte(`x`)},
+		},
+		"GET":            {httpsend.Target{URL: e.URL + "/a", Method: http.MethodGet}, httpsend.Call{Query: []byte("a=1&b=2")}},
+		"GET with query": {httpsend.Target{URL: e.URL + "/a?x=y", Method: http.MethodGet}, httpsend.Call{Query: []byte("a=1")}},
+		"dynamic":        {httpsend.Target{URL: e.URL + "/{{ event.user }}"}, httpsend.Call{URL: e.URL + "/u-1?z=1", Body: []byte("{}")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sender(t, client(t, httpsend.Options{Allow: local}), c.target)
+			c.call.ID, c.call.At = "id-of-"+strings.ReplaceAll(name, " ", "-"), at
+			p, err := s.Preview(c.call)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Check(c.call); err != nil {
+				t.Errorf("it can't be sent: %v", err)
+			}
+			if r := s.Send(t.Context(), c.call); r.Outcome != httpsend.Success {
+				t.Fatalf("sending: %+v", r)
+			}
+			calls := e.Calls()
+			got := calls[len(calls)-1]
+			url := e.URL + got.Path
+			if got.Query != "" {
+				url += "?" + got.Query
+			}
+			if p.Method != got.Method || p.URL != url || string(p.Body) != string(got.Body) {
+				t.Errorf("shown is %s %s %s, sent was %s %s %s", p.Method, p.URL, p.Body, got.Method, url, got.Body)
+			}
+			if shown := headersOf(p); fmt.Sprint(shown) != fmt.Sprint(got.Header) {
+				t.Errorf("shown are\n%v, sent were\n%v", shown, got.Header)
+			}
+		})
+	}
+}
+
+func headersOf(r httpsend.Request) http.Header {
+	h := http.Header{}
+	for _, one := range r.Header {
+		h.Add(one.Name, one.Value)
+	}
+	return h
+}
+
+// TestPreviewHoldsNoSecret: secrets are shown by their names, wherever they
+// stand, and neither looked up nor needed.
+func TestPreviewHoldsNoSecret(t *testing.T) {
+	t.Parallel()
+	for place := range targets(t, "") {
+		s, call := plantedSender(t, place, "https://platform.example", 0)
+		p, err := s.Preview(call)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Sprintf("%+v %s", p, p.Body)
+		if found := leak(text); found != "" {
+			t.Errorf("%s: %q is shown in %s", place, found, text)
+		}
+		if !strings.Contains(text, "${env:MILLRACE_SECRET_") {
+			t.Errorf("%s: the secret is not named in %s", place, text)
+		}
+	}
+	literal := httpsend.Target{
+		URL: "https://platform.example", Headers: []httpsend.Header{{"X-Api-Key", "t0ken"}, {"Cookie", "p4ss"}},
+		Auth: httpsend.Basic{Username: reference(t, "me"), Password: reference(t, "w0rd")},
+	}
+	p, err := sender(t, client(t, httpsend.Options{}), literal).Preview(httpsend.Call{ID: "1"})
+	if err != nil || leak(fmt.Sprint(p)) != "" {
+		t.Errorf("a secret that was written down is shown in %+v (%v)", p, err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	c := client(t, httpsend.Options{Secrets: secrets(nil)})
+	missing := sender(t, c, httpsend.Target{URL: "https://platform.example/${env:MILLRACE_SECRET_NONE}"})
+	fine := sender(t, c, httpsend.Target{URL: "https://platform.example/", MaxBody: 5})
+	for says, err := range map[string]error{
+		"MILLRACE_SECRET_NONE": missing.Check(httpsend.Call{ID: "1"}),
+		"max_body":             fine.Check(httpsend.Call{ID: "1", Body: []byte("123456")}),
+		"control characters":   fine.Check(httpsend.Call{ID: "\n"}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("expected %q, got %v", says, err)
+		}
+	}
+	if err := fine.Check(httpsend.Call{ID: "1", Body: []byte("12345")}); err != nil {
+		t.Error(err)
+	}
+	if _, err := fine.Preview(httpsend.Call{ID: "\n"}); err == nil {
+		t.Error("a request is shown that can't be made")
+	}
+}
