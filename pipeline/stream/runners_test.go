@@ -21,6 +21,10 @@ import (
 	"github.com/millrace-io/millrace/pipeline/pipelinetest"
 )
 
+// stuck is how long nothing may come of something before a test gives up: longer
+// than it takes Kafka to come back, and its groups to find together.
+const stuck = 90 * time.Second
+
 // The topics of a chain of two stages.
 func firstTopic(cfg Config) string  { return string(cfg.Names) + "first" }
 func secondTopic(cfg Config) string { return string(cfg.Names) + "second" }
@@ -114,7 +118,7 @@ func (r *running) wait(t testing.TB) error {
 	t.Helper()
 	select {
 	case <-r.done:
-	case <-time.After(patience):
+	case <-time.After(stuck):
 		t.Fatal("it does not end")
 	}
 	return r.err
@@ -166,12 +170,12 @@ func (s *seen) all() map[string]int {
 // wait waits until so many different values were written.
 func (s *seen) wait(t testing.TB, n int) {
 	t.Helper()
-	late := time.After(patience)
+	late := time.After(stuck)
 	for s.distinct() < n {
 		select {
 		case <-s.change:
 		case <-late:
-			t.Fatalf("%d of %d values after %v", s.distinct(), n, patience)
+			t.Fatalf("%d of %d values after %v", s.distinct(), n, stuck)
 		}
 	}
 }
@@ -179,14 +183,14 @@ func (s *seen) wait(t testing.TB, n int) {
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	late := time.After(patience)
+	late := time.After(stuck)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-late:
-			t.Fatalf("still no %s after %v", what, patience)
+			t.Fatalf("still no %s after %v", what, stuck)
 		}
 	}
 }
@@ -219,7 +223,7 @@ func committedRecords(t testing.TB, cfg Config, topic string) (out []pipeline.Re
 	})
 	cl := clientOf(t, cfg, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), stuck)
 	defer cancel()
 	for len(left) > 0 {
 		fetches := cl.PollFetches(ctx)
