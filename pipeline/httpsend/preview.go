@@ -29,7 +29,7 @@ func (s *Sender) Preview(call Call) (Request, error) {
 			shown.header[h.name] = append(shown.header[h.name], showHeader(h.name, v))
 		}
 	}
-	for _, h := range showAuth(s.auth) {
+	for _, h := range append(showAuth(s.auth), showSigning(s.signing)...) {
 		shown.header[h.Name] = []string{h.Value}
 	}
 	now := call.At
@@ -111,9 +111,28 @@ func showAuth(auth Auth) []Header {
 	case nil:
 		return nil
 	case Bearer:
-		return []Header{{"Authorization", "Bearer " + showSecret(a.Token)}}
+		return []Header{{authorization, "Bearer " + showSecret(a.Token)}}
 	case Basic:
-		return []Header{{"Authorization", "Basic base64(" + a.Username.String() + ":" + showSecret(a.Password) + ")"}}
+		return []Header{{authorization, "Basic base64(" + a.Username.String() + ":" + showSecret(a.Password) + ")"}}
+	case InHeader:
+		return []Header{{a.Name, showSecret(a.Value)}}
+	case OAuth2:
+		with := a.ClientSecret
+		if a.RefreshToken.String() != "" {
+			with = a.RefreshToken
+		}
+		return []Header{{authorization, "Bearer token(" + a.TokenURL + ", " + showSecret(with) + ")"}}
 	}
-	return []Header{{"Authorization", secret.Mask}}
+	return []Header{{authorization, secret.Mask}}
+}
+
+func showSigning(s Signing) []Header {
+	var keys []string
+	for _, ref := range s.references() {
+		keys = append(keys, "v1,hmac("+showSecret(ref)+")")
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return []Header{{headerSignature, strings.Join(keys, " ")}}
 }

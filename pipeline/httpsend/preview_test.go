@@ -118,3 +118,29 @@ func TestCheck(t *testing.T) {
 		t.Error("a request is shown that can't be made")
 	}
 }
+
+// TestPreviewNamesKeysAndCredentials: what is worked out of secrets is shown with
+// their names.
+func TestPreviewNamesKeysAndCredentials(t *testing.T) {
+	t.Parallel()
+	target := httpsend.Target{
+		URL: "https://platform.example",
+		Auth: httpsend.OAuth2{
+			TokenURL: "https://id.example/token", ClientID: reference(t, "me"), ClientSecret: reference(t, "${env:MILLRACE_SECRET_CLIENT}"),
+		},
+		Signing: httpsend.Signing{
+			Secret: reference(t, "${env:MILLRACE_SECRET_NEW}"), Previous: reference(t, "${env:MILLRACE_SECRET_OLD}"),
+		},
+	}
+	p, err := sender(t, client(t, httpsend.Options{}), target).Preview(httpsend.Call{ID: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := headersOf(p)
+	if got, want := h.Get("Authorization"), "Bearer token(https://id.example/token, ${env:MILLRACE_SECRET_CLIENT})"; got != want {
+		t.Errorf("found %q, expected %q", got, want)
+	}
+	if got, want := h.Get("Webhook-Signature"), "v1,hmac(${env:MILLRACE_SECRET_NEW}) v1,hmac(${env:MILLRACE_SECRET_OLD})"; got != want {
+		t.Errorf("found %q, expected %q", got, want)
+	}
+}
