@@ -3,7 +3,9 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -69,9 +71,11 @@ func TestReceiver(t *testing.T) {
 
 func TestWrongShare(t *testing.T) {
 	t.Parallel()
-	_, err := New(t.Context(), Config{Traces: TraceConfig{Endpoint: "http://127.0.0.1:1", Sample: 1.5}})
-	if err == nil || err.Error() != "traces-sample is 1.5: expected a share from 0 to 1" {
-		t.Errorf("error %v", err)
+	for _, share := range []float64{1.5, -0.1, math.NaN()} {
+		_, err := New(t.Context(), Config{Traces: TraceConfig{Sample: share}})
+		if want := fmt.Sprintf("traces-sample is %v: expected a share from 0 to 1", share); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
 	}
 }
 
