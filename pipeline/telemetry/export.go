@@ -71,12 +71,12 @@ func (c *TraceConfig) receiver(env func(string) string) (string, error) {
 
 // newTracer returns what makes spans; nil if nobody wants them.
 func newTracer(ctx context.Context, c TraceConfig, about *resource.Resource, m *Metrics) (*Tracer, error) {
+	if !(c.Sample >= 0 && c.Sample <= 1) { // NaN is no share either
+		return nil, fmt.Errorf("traces-sample is %v: expected a share from 0 to 1", c.Sample)
+	}
 	to, err := c.receiver(os.Getenv)
 	if to == "" || err != nil {
 		return nil, err
-	}
-	if c.Sample < 0 || c.Sample > 1 {
-		return nil, fmt.Errorf("traces-sample is %v: expected a share from 0 to 1", c.Sample)
 	}
 	otlp, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(to))
 	if err != nil {

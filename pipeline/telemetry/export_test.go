@@ -3,7 +3,10 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -69,9 +72,11 @@ func TestReceiver(t *testing.T) {
 
 func TestWrongShare(t *testing.T) {
 	t.Parallel()
-	_, err := New(t.Context(), Config{Traces: TraceConfig{Endpoint: "http://127.0.0.1:1", Sample: 1.5}})
-	if err == nil || err.Error() != "traces-sample is 1.5: expected a share from 0 to 1" {
-		t.Errorf("error %v", err)
+	for _, share := range []float64{1.5, -0.1, math.NaN()} {
+		_, err := New(t.Context(), Config{Traces: TraceConfig{Sample: share}})
+		if want := fmt.Sprintf("traces-sample is %v: expected a share from 0 to 1", share); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
 	}
 }
 
@@ -127,15 +132,16 @@ func TestReceiverRefuses(t *testing.T) {
 // wait, those who shut down.
 func TestReceiverHangs(t *testing.T) {
 	t.Parallel()
-	let := make(chan struct{})
+	left := make(chan struct{}, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then it is seen that the sender has left
+		<-r.Context().Done()
 		select {
-		case <-let:
-		case <-r.Context().Done():
+		case left <- struct{}{}:
+		default:
 		}
 	}))
 	defer server.Close()
-	defer close(let)
 	tel, err := New(t.Context(), Config{Traces: TraceConfig{Endpoint: server.URL, Sample: 1}})
 	if err != nil {
 		t.Fatal(err)
@@ -152,6 +158,11 @@ func TestReceiverHangs(t *testing.T) {
 	}
 	if took := time.Since(start); took > flushTime {
 		t.Errorf("shutting down took %v", took)
+	}
+	select {
+	case <-left:
+	case <-time.After(flushTime): // less than any time-out of a call
+		t.Error("the call under way goes on")
 	}
 	if got := tel.Metrics.Spans.of([]string{"lost"}).Load(); got < n-maxSpans {
 		t.Errorf("%d spans are counted as lost, at least %d were", got, n-maxSpans)

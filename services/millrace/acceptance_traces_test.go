@@ -171,3 +171,17 @@ func TestTracesHoldUpNobody(t *testing.T) {
 		t.Error("nobody was told that traces were lost")
 	}
 }
+
+// Settings of traces that can't be right are told before anything runs.
+func TestTraceSettings(t *testing.T) {
+	t.Parallel()
+	for says, flags := range map[string][]string{
+		"traces-endpoint: expected a URL such as http://collector:4318": {"--traces-endpoint", "collector:4318"},
+		"traces-sample is 1.5: expected a share from 0 to 1":            {"--traces-endpoint", "http://collector:4318", "--traces-sample", "1.5"},
+	} {
+		got := commandLine(t, "", append([]string{"transform"}, flags...)...)
+		if got.code != exitUsage || !strings.Contains(got.err, says) {
+			t.Errorf("%v gives exit code %d and says %q", flags, got.code, got.err)
+		}
+	}
+}

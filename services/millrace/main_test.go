@@ -26,12 +26,18 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	for _, v := range os.Environ() { // a developer's own settings
-		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "MILLRACE_") && !strings.HasPrefix(name, "MILLRACE_TEST_") {
+		name, _, _ := strings.Cut(v, "=")
+		if isSetting(name) && !strings.HasPrefix(name, "MILLRACE_TEST_") {
 			os.Unsetenv(name)
 		}
 	}
 	time.Local = time.UTC
 	pipelinetest.Main(m)
+}
+
+// isSetting says whether a variable of the environment changes what Millrace does.
+func isSetting(name string) bool {
+	return strings.HasPrefix(name, "MILLRACE_") || strings.HasPrefix(name, "OTEL_")
 }
 
 // result is what a command line did.

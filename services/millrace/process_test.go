@@ -79,7 +79,7 @@ func startProcess(t testing.TB, args ...string) *program {
 // withoutSettings drops the variables that the program takes settings from.
 func withoutSettings(environ []string) (out []string) {
 	for _, v := range environ {
-		if !strings.HasPrefix(v, "MILLRACE_") {
+		if !isSetting(v) {
 			out = append(out, v)
 		}
 	}
