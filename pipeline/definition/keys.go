@@ -128,7 +128,7 @@ func destinationKeys(preset bool) []key {
 			key{"first", duration("10ms", "6h"), false},
 			key{"cap", duration("10ms", "168h"), false},
 		), false},
-		{"responses", later(), false},
+		{"responses", mapOf(pattern(statusForm, "a status from 200 to 599, 4xx or 5xx"), word("success", "retry", "dead_letter", "pause", "disable")), false},
 		{"breaker", object(
 			key{"failures", count(10_000), false},
 			key{"share", percentage(), false},
@@ -143,6 +143,8 @@ func destinationKeys(preset bool) []key {
 // maxTimeout leaves room in the minute that a group waits for a sink to give up
 // a partition: its open calls end first.
 const maxTimeout = "55s"
+
+var statusForm = regexp.MustCompile(`^([2-5][0-9]{2}|4xx|5xx)$`)
 
 // A header's name is a token of RFC 9110.
 var headerForm = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")

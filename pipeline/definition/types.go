@@ -202,6 +202,7 @@ type Destination struct {
 	Limits      Limits            `json:"limits,omitzero"`
 	Ordering    string            `json:"ordering,omitempty"` // "none"
 	Retry       Retry             `json:"retry,omitzero"`
+	Responses   map[string]string `json:"responses,omitempty"` // what a status, 4xx or 5xx means: success, retry, dead_letter, pause, disable
 	Breaker     Breaker           `json:"breaker,omitzero"`
 	Status      Status            `json:"status,omitempty"`
 

@@ -1,7 +1,9 @@
 package httpsend
 
 import (
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,8 +22,13 @@ const (
 	Disable                   // the destination says it is gone (410)
 )
 
+// outcomes are their names.
+func outcomes() []string {
+	return []string{"not_sent", "success", "retry", "dead_letter", "pause", "disable"}
+}
+
 func (o Outcome) String() string {
-	names := [...]string{"not_sent", "success", "retry", "dead_letter", "pause", "disable"}
+	names := outcomes()
 	if o < 0 || int(o) >= len(names) {
 		return "outcome " + strconv.Itoa(int(o))
 	}
@@ -93,6 +100,36 @@ func verdict(status int) Outcome {
 		return Disable
 	}
 	return DeadLetter
+}
+
+// verdicts are what statuses mean to one destination: of each first what is said
+// about it, then about its class, then what it means anywhere.
+type verdicts map[string]Outcome
+
+// newVerdicts reads Target.Responses.
+func newVerdicts(responses map[string]string) (verdicts, error) {
+	v := verdicts{}
+	for status, name := range responses {
+		o := Outcome(slices.Index(outcomes(), name))
+		if o <= NotSent {
+			return nil, fmt.Errorf("responses: %s: %q is no outcome", status, name)
+		}
+		v[status] = o
+	}
+	return v, nil
+}
+
+func (v verdicts) of(status int) Outcome {
+	if len(v) == 0 {
+		return verdict(status)
+	}
+	if o, ok := v[strconv.Itoa(status)]; ok {
+		return o
+	}
+	if o, ok := v[strconv.Itoa(status/100)+"xx"]; ok {
+		return o
+	}
+	return verdict(status)
 }
 
 // retryAfter reads a Retry-After header: seconds or an HTTP date. Anything else,

@@ -191,9 +191,9 @@ func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, r *se
 		return failure(classify(caller, ctx, err), err, r)
 	}
 	defer resp.Body.Close()
-	result := Result{Status: resp.StatusCode, Outcome: verdict(resp.StatusCode)}
+	result := Result{Status: resp.StatusCode, Outcome: s.verdicts.of(resp.StatusCode)}
 	if resp.StatusCode == http.StatusSwitchingProtocols { // its body has no end
-		result.Err = refusal(resp.StatusCode)
+		result.Err = refusal(resp.StatusCode, result.Outcome)
 		return result
 	}
 	body, err := s.read(resp, result.Outcome != Success)
@@ -206,7 +206,7 @@ func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, r *se
 	if result.Outcome == Success {
 		return result
 	}
-	result.Err = refusal(resp.StatusCode)
+	result.Err = refusal(resp.StatusCode, result.Outcome)
 	result.Response = kept(resp, body, err != nil, r)
 	if result.Outcome == Retry {
 		result.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
@@ -226,9 +226,9 @@ func failure(class Class, err error, r *secret.Redactor) Result {
 }
 
 // refusal is the error of a status that is no success.
-func refusal(status int) error {
+func refusal(status int, means Outcome) error {
 	err := errors.New(strings.TrimSpace(fmt.Sprintf("destination responded %d %s", status, http.StatusText(status))))
-	if verdict(status) == DeadLetter {
+	if means == DeadLetter {
 		return pipeline.Permanent(pipeline.FinalResponse, err)
 	}
 	return err

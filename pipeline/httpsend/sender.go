@@ -27,6 +27,7 @@ type Sender struct {
 	typed       bool // Content-Type is among them
 	auth        Auth
 	signing     Signing
+	verdicts    verdicts
 	timeout     time.Duration
 	maxBody     int
 	maxResponse int

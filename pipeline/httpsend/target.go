@@ -24,10 +24,11 @@ type Target struct {
 	Headers        []Header // values may hold references to secrets; a name may repeat
 	Auth           Auth
 	Signing        Signing
-	Timeout        time.Duration // of the whole call, response included; default 10 s
-	ConnectTimeout time.Duration // of DNS, TCP and TLS together; default 3 s
-	MaxBody        int           // bytes of Call.Body and Query; more is not sent; default 256 KiB
-	MaxResponse    int           // bytes read of a response's body; default 64 KiB
+	Responses      map[string]string // what a status, "4xx" or "5xx" means, by the names of outcomes; default: see verdict
+	Timeout        time.Duration     // of the whole call, response included; default 10 s
+	ConnectTimeout time.Duration     // of DNS, TCP and TLS together; default 3 s
+	MaxBody        int               // bytes of Call.Body and Query; more is not sent; default 256 KiB
+	MaxResponse    int               // bytes read of a response's body; default 64 KiB
 }
 
 // Header is one header of a request.
@@ -83,8 +84,11 @@ func (c *Client) Target(t Target) (*Sender, error) {
 		maxBody:     cmp.Or(t.MaxBody, defaultMaxBody),
 		maxResponse: cmp.Or(t.MaxResponse, defaultMaxResponse),
 	}
+	var unknown error
+	s.verdicts, unknown = newVerdicts(t.Responses)
 	err := errors.Join(
 		checkMethod(s.method),
+		unknown,
 		s.setURL(t.URL),
 		s.setHeaders(t.Headers, c.userAgent),
 	)

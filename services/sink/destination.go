@@ -68,7 +68,7 @@ func (s *sink) newRevision(def *definition.Destination) *revision {
 
 func target(def *definition.Destination) httpsend.Target {
 	t := httpsend.Target{
-		Method: def.Request.Method, URL: def.Request.URL,
+		Method: def.Request.Method, URL: def.Request.URL, Responses: def.Responses,
 		Timeout:        time.Duration(def.Limits.Timeout),
 		ConnectTimeout: time.Duration(def.Limits.ConnectTimeout),
 		MaxBody:        int(def.Limits.MaxBody), MaxResponse: int(def.Limits.MaxResponse),
@@ -77,6 +77,7 @@ func target(def *definition.Destination) httpsend.Target {
 		t.Headers = append(t.Headers, httpsend.Header{Name: name, Value: value.String()})
 	}
 	t.Auth = authentication(&def.Auth)
+	t.Signing = httpsend.Signing{Secret: def.Signing.Secret.Reference, Previous: def.Signing.PreviousSecret.Reference}
 	return t
 }
 

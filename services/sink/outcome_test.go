@@ -194,7 +194,13 @@ func keysOf(m map[string]int) func(func(string) bool) {
 // overHTTP lets the house make real calls.
 func (h *house) overHTTP() {
 	h.t.Helper()
-	client, err := httpsend.New(httpsend.Options{Allow: []string{"127.0.0.1"}})
+	h.overHTTPWith(httpsend.Options{})
+}
+
+func (h *house) overHTTPWith(o httpsend.Options) {
+	h.t.Helper()
+	o.Allow = []string{"127.0.0.1"}
+	client, err := httpsend.New(o)
 	if err != nil {
 		h.t.Fatal(err)
 	}
