@@ -412,6 +412,28 @@ func TestOAuth2OutageAndExpiry(t *testing.T) {
 	}
 }
 
+// A 401 that comes when there is hardly any time left is not the delivery's
+// fault: it waits, and finds the new token.
+func TestOAuth2LateRefusals(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	e := guarded(t, i)
+	s := authorizedSender(t, nil, httpsend.Target{URL: e.URL, Auth: credentials(t, i.URL), Timeout: time.Second})
+	expectOutcomes(t, sendMany(t, s, 1), "map[success:1]")
+	e.Answer(func(*pipelinetest.Call) pipelinetest.Answer {
+		return pipelinetest.Answer{Status: 401, Delay: 800 * time.Millisecond}
+	})
+	r := s.Send(t.Context(), httpsend.Call{ID: "1"})
+	if r.Outcome != httpsend.NotSent || r.Class != httpsend.ClassToken || r.RetryAfter != time.Second || e.Count() != 2 {
+		t.Errorf("%+v after %d calls", r, e.Count())
+	}
+	e.Answer(func(*pipelinetest.Call) pipelinetest.Answer { return pipelinetest.Answer{} })
+	expectOutcomes(t, sendMany(t, s, 1), "map[success:1]")
+	if i.Count() != 2 {
+		t.Errorf("%d tokens", i.Count())
+	}
+}
+
 // A destination that echoes the token is not quoted.
 func TestOAuth2TokensAreNotShown(t *testing.T) {
 	t.Parallel()
