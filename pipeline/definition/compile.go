@@ -1,6 +1,7 @@
 package definition
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -205,7 +206,7 @@ func (w *Webhook) checkSecrets(is *issues) {
 	for i, p := range w.Properties {
 		for key, text := range map[string]string{"value": string(p.Value), "expr": p.Expr} {
 			if strings.Contains(text, "${env:") || strings.Contains(text, "${file:") {
-				is.add(at("properties", strconv.Itoa(i), key), "found a reference to a secret; secrets in the body are not supported yet")
+				is.add(at("properties", strconv.Itoa(i), key), "found a reference to a secret, which only a destination may have: auth: {type: property} puts one into the body")
 			}
 		}
 	}
@@ -240,9 +241,24 @@ func (c *Compiled) compileDestination(destinations map[string]*Destination, scop
 		c.URL = url
 	}
 	c.checkContract(scope, is)
+	c.checkAuthProperty(scope, is)
 	if d.Request.Method == http.MethodGet && c.Mapping != nil {
 		if err := c.Mapping.Flat(); err != nil {
 			is.add(at("properties"), "destination %q is called with GET: %v", name, err)
 		}
+	}
+}
+
+// checkAuthProperty says whether there is room for the property that the
+// destination's authentication adds.
+func (c *Compiled) checkAuthProperty(scope expression.Scope, is *issues) {
+	w, auth := c.Webhook, c.Destination.Auth
+	if auth.Type != AuthProperty || len(w.Properties) == 0 || c.Mapping == nil {
+		return
+	}
+	props := append(w.mappingProperties(), mapping.Property{Name: auth.Name, Value: json.RawMessage(`""`)})
+	_, problems := mapping.Compile(props, scope)
+	for _, p := range problems {
+		is.add(at("properties"), "destination %q puts a secret under %q: %v", c.Destination.Name, auth.Name, p.Err)
 	}
 }

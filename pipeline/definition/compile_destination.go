@@ -2,6 +2,7 @@ package definition
 
 import (
 	"errors"
+	"net/http"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -107,6 +108,8 @@ func (d *Destination) checkAuth(is *issues) {
 		}
 	case AuthOAuth2:
 		d.Auth.checkTokenURL(is)
+	case AuthProperty:
+		d.checkAuthProperty(is)
 	}
 }
 
@@ -120,6 +123,20 @@ func (a *Auth) checkTokenURL(is *issues) {
 	}
 	_, err := mapping.CompileURL(a.TokenURL, expression.Scope{})
 	is.addExpression(path, err)
+}
+
+func (d *Destination) checkAuthProperty(is *issues) {
+	path, name := at("auth", "name"), d.Auth.Name
+	if err := mapping.CheckName(name); err != nil {
+		is.add(path, "%v", err)
+		return
+	}
+	switch pointer := name[0] == '/'; {
+	case pointer && slices.Contains(strings.Split(name, "/"), "-"):
+		is.add(path, "found the pointer %q, expected the place of one property", name)
+	case pointer && d.Request.Method == http.MethodGet:
+		is.add(path, "found the pointer %q, but with GET there is only a query, in which nothing is nested", name)
+	}
 }
 
 func sortedKeys[V any](m map[string]V) []string {

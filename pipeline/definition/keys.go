@@ -154,13 +154,14 @@ var scopeForm = regexp.MustCompile(`^[!\x23-\x5b\x5d-\x7e]{1,256}$`)
 
 // authKeys is what each way to authenticate needs, oauth2 with the given grant.
 func authKeys(grant string) map[string][]key {
-	kind := key{"type", word(AuthNone, AuthBearer, AuthBasic, AuthOAuth2, AuthHeader), true}
+	kind := key{"type", word(AuthNone, AuthBearer, AuthBasic, AuthOAuth2, AuthHeader, AuthProperty), true}
 	return map[string][]key{
-		AuthNone:   {kind},
-		AuthBearer: {kind, {"token", secretText(false), true}},
-		AuthBasic:  {kind, {"username", secretText(true), true}, {"password", secretText(false), true}},
-		AuthOAuth2: oauth2Keys(kind, grant),
-		AuthHeader: {kind, {"name", pattern(headerForm, "the name of a header"), true}, {"value", secretText(false), true}},
+		AuthNone:     {kind},
+		AuthBearer:   {kind, {"token", secretText(false), true}},
+		AuthBasic:    {kind, {"username", secretText(true), true}, {"password", secretText(false), true}},
+		AuthOAuth2:   oauth2Keys(kind, grant),
+		AuthHeader:   {kind, {"name", pattern(headerForm, "the name of a header"), true}, {"value", secretText(false), true}},
+		AuthProperty: {kind, {"name", anyText(), true}, {"value", secretText(false), true}},
 	}
 }
 
@@ -179,6 +180,3 @@ func oauth2Keys(kind key, grant string) []key {
 	}
 	return keys
 }
-
-// authLater are the ways that this version does not know yet.
-func authLater() []string { return []string{"property"} }

@@ -333,10 +333,6 @@ func authentication() shape {
 			secretObject(key{"type", anyText(), true})(t, name, n)
 			return
 		}
-		if slices.Contains(authLater(), kind.text) {
-			t.report(kind.at, "auth type %q is not supported yet", kind.text)
-			return
-		}
 		grant := ""
 		if g := n.get("grant"); g != nil {
 			grant = g.text

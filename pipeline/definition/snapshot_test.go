@@ -245,6 +245,11 @@ auth: {type: header, name: X-Key, value: "a: ${env:MILLRACE_SECRET_K} # b"}
 signing: {secret: "whsec_${file:new}", previous_secret: "${file:old}"}
 ---
 kind: Destination
+name: inside
+request: {url: "https://x.example"}
+auth: {type: property, name: "/a~1b/0/true", value: "${env:MILLRACE_SECRET_K}"}
+---
+kind: Destination
 name: granted
 request: {url: "https://x.example"}
 auth:

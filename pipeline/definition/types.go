@@ -64,11 +64,12 @@ const (
 
 // The ways to authenticate.
 const (
-	AuthNone   = "none"
-	AuthBearer = "bearer"
-	AuthBasic  = "basic"
-	AuthOAuth2 = "oauth2"
-	AuthHeader = "header"
+	AuthNone     = "none"
+	AuthBearer   = "bearer"
+	AuthBasic    = "basic"
+	AuthOAuth2   = "oauth2"
+	AuthHeader   = "header"
+	AuthProperty = "property"
 )
 
 // The grants of oauth2.
@@ -225,7 +226,7 @@ type Auth struct {
 	Token    Secret `json:"token,omitzero"`
 	Username Secret `json:"username,omitzero"` // may be a literal: it is no secret
 	Password Secret `json:"password,omitzero"`
-	Name     string `json:"name,omitempty"` // of the header that Value is sent in
+	Name     string `json:"name,omitempty"` // of the header or property that Value is sent in
 	Value    Secret `json:"value,omitzero"`
 
 	Grant        string   `json:"grant,omitempty"`

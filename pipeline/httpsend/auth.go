@@ -9,8 +9,8 @@ import (
 	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
-// Auth is how a destination knows who calls: Bearer, Basic, OAuth2 or InHeader;
-// nil is nobody.
+// Auth is how a destination knows who calls: Bearer, Basic, OAuth2,
+// InHeader or InProperty; nil is nobody.
 type Auth interface {
 	check() error
 	// header is the header that it sets, as a definition may spell it; "" where it

@@ -308,7 +308,9 @@ func TestOAuth2BadEndpoints(t *testing.T) {
 			i := httptest.NewServer(reply)
 			t.Cleanup(i.Close)
 			c := client(t, httpsend.Options{Allow: local, Secrets: secrets(map[string]string{"CLIENT": "s3cret"})})
-			c.TokenTimeout(time.Second / 2)
+			if strings.HasPrefix(want, "timeout") {
+				c.TokenTimeout(time.Second / 2)
+			}
 			s := sender(t, c, httpsend.Target{URL: e.URL, Auth: credentials(t, i.URL+"/token?k=1"), Timeout: time.Second / 4})
 			r := s.Send(t.Context(), httpsend.Call{ID: "1"})
 			for r.Err != nil && strings.Contains(r.Err.Error(), "not answered in time") { // the first call does not wait for the fetch to end
@@ -392,7 +394,7 @@ func TestOAuth2OutageAndExpiry(t *testing.T) {
 	if e.Count() != calls {
 		t.Error("calls are made with a token that was refused")
 	}
-	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "no token from "+i.URL+": connect: ") {
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "no token from "+i.URL+": ") {
 		t.Errorf("ready: %v", err)
 	}
 	i.Accept(t)
@@ -409,6 +411,28 @@ func TestOAuth2OutageAndExpiry(t *testing.T) {
 	expectOutcomes(t, sendMany(t, s, 64), "map[success:64]")
 	if err := s.Ready(); err != nil || i.Count() != 2 {
 		t.Errorf("ready: %v after %d tokens", err, i.Count())
+	}
+}
+
+// A 401 that comes when there is hardly any time left is not the delivery's
+// fault: it waits, and finds the new token.
+func TestOAuth2LateRefusals(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	e := guarded(t, i)
+	s := authorizedSender(t, nil, httpsend.Target{URL: e.URL, Auth: credentials(t, i.URL), Timeout: 2 * time.Second})
+	expectOutcomes(t, sendMany(t, s, 1), "map[success:1]")
+	e.Answer(func(*pipelinetest.Call) pipelinetest.Answer {
+		return pipelinetest.Answer{Status: 401, Delay: 1600 * time.Millisecond}
+	})
+	r := s.Send(t.Context(), httpsend.Call{ID: "1"})
+	if r.Outcome != httpsend.NotSent || r.Class != httpsend.ClassToken || r.RetryAfter != time.Second || e.Count() != 2 {
+		t.Errorf("%+v after %d calls", r, e.Count())
+	}
+	e.Answer(func(*pipelinetest.Call) pipelinetest.Answer { return pipelinetest.Answer{} })
+	expectOutcomes(t, sendMany(t, s, 1), "map[success:1]")
+	if i.Count() != 2 {
+		t.Errorf("%d tokens", i.Count())
 	}
 }
 

@@ -3,6 +3,7 @@ package httpsend
 import (
 	"cmp"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,12 @@ func (s *Sender) Preview(call Call) (Request, error) {
 	}
 	for _, h := range append(showAuth(s.auth), showSigning(s.signing)...) {
 		shown.header[h.Name] = []string{h.Value}
+	}
+	if in, ok := s.auth.(InProperty); ok {
+		var err error
+		if call, err = s.withProperty(in.shown(), call); err != nil {
+			return Request{}, err
+		}
 	}
 	now := call.At
 	if now.IsZero() {
@@ -108,7 +115,7 @@ func showSecret(v secret.Reference) string {
 // showAuth shows the headers that authentication sets.
 func showAuth(auth Auth) []Header {
 	switch a := auth.(type) {
-	case nil:
+	case nil, InProperty:
 		return nil
 	case Bearer:
 		return []Header{{authorization, "Bearer " + showSecret(a.Token)}}
@@ -124,6 +131,14 @@ func showAuth(auth Auth) []Header {
 		return []Header{{authorization, "Bearer token(" + a.TokenURL + ", " + showSecret(with) + ")"}}
 	}
 	return []Header{{authorization, secret.Mask}}
+}
+
+// shown is the property with the name of its secret.
+func (i InProperty) shown() *property {
+	text := showSecret(i.Value)
+	p := newProperty(i.Name, text)
+	p.pair = []byte(url.QueryEscape(i.Name) + "=" + text)
+	return p
 }
 
 func showSigning(s Signing) []Header {

@@ -144,3 +144,33 @@ func TestPreviewNamesKeysAndCredentials(t *testing.T) {
 		t.Errorf("found %q, expected %q", got, want)
 	}
 }
+
+// A key in the body or the query is shown in its place, by its name.
+func TestPreviewShowsKeysInTheirPlace(t *testing.T) {
+	t.Parallel()
+	c := client(t, httpsend.Options{})
+	for _, x := range []struct {
+		value     string
+		call      httpsend.Call
+		url, body string
+	}{
+		{"${env:MILLRACE_SECRET_A}", httpsend.Call{Body: []byte(`{"k":{"b":1}}`)}, "https://x.example", `{"k":{"b":1,"a":"${env:MILLRACE_SECRET_A}"}}`},
+		{"pl4nted", httpsend.Call{Body: []byte(`{}`)}, "https://x.example", `{"k":{"a":"[secret]"}}`},
+	} {
+		s := sender(t, c, httpsend.Target{URL: "https://x.example", Auth: httpsend.InProperty{Name: "/k/a", Value: reference(t, x.value)}})
+		if p, err := s.Preview(x.call); err != nil || p.URL != x.url || string(p.Body) != x.body {
+			t.Errorf("%+v, %s, %v", p, p.Body, err)
+		}
+	}
+	get := sender(t, c, httpsend.Target{Method: "GET", URL: "https://x.example/", Auth: httpsend.InProperty{Name: "k", Value: reference(t, "${env:MILLRACE_SECRET_A}")}})
+	if p, err := get.Preview(httpsend.Call{Query: []byte("a=1&k=2")}); err != nil || p.URL != "https://x.example/?a=1&k=${env:MILLRACE_SECRET_A}" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if _, err := get.Preview(httpsend.Call{}); err != nil {
+		t.Error(err)
+	}
+	post := sender(t, c, httpsend.Target{URL: "https://x.example/", Auth: httpsend.InProperty{Name: "k", Value: reference(t, "${env:MILLRACE_SECRET_A}")}})
+	if _, err := post.Preview(httpsend.Call{Body: []byte("1")}); err == nil {
+		t.Error("there is no room for the key, and nothing is said")
+	}
+}

@@ -27,12 +27,13 @@ var planted = map[string]string{
 	"PATH":     "p4th%2Fsegment",
 	"TOKEN":    "t0ken-of-the-bearer",
 	"PASSWORD": "p4ss:w0rd/é",
+	"BODY":     `b0dy-"quoted"<&>\end`,
 	"URL":      "", // set by the test
 }
 
 // fragments are what must not be seen of the secrets.
 var fragments = []string{
-	"h34der", "qu3ry", "p4th%2Fsegment", "t0ken", "p4ss", "w0rd", "wh0le-segment", "h00k",
+	"h34der", "qu3ry", "p4th%2Fsegment", "t0ken", "p4ss", "w0rd", "wh0le-segment", "h00k", "b0dy", `quoted\"<&>`,
 	base64.RawStdEncoding.EncodeToString([]byte("me:p4ss:w0rd/é")),
 }
 
@@ -88,6 +89,8 @@ func targets(t *testing.T, origin string) map[string]httpsend.Target {
 		"bearer": {URL: origin, Auth: httpsend.Bearer{Token: reference(t, "${env:MILLRACE_SECRET_TOKEN}")}},
 		"basic":  {URL: origin, Auth: httpsend.Basic{Username: reference(t, "me"), Password: reference(t, "${env:MILLRACE_SECRET_PASSWORD}")}},
 		"key":    {URL: origin, Auth: httpsend.InHeader{Name: "X-Key", Value: reference(t, "key ${env:MILLRACE_SECRET_HEADER}")}},
+		"body":   {URL: origin, Auth: httpsend.InProperty{Name: "/deep/key", Value: reference(t, "${env:MILLRACE_SECRET_BODY}")}},
+		"GET":    {Method: "GET", URL: origin, Auth: httpsend.InProperty{Name: "key", Value: reference(t, "${env:MILLRACE_SECRET_BODY}")}},
 		"dynamic": {
 			URL: origin + "/{{ event.user }}/${env:MILLRACE_SECRET_PATH}?k=${env:MILLRACE_SECRET_QUERY}",
 		},
@@ -104,6 +107,9 @@ func plantedSender(t *testing.T, place, origin string, maxResponse int) (*httpse
 	target := targets(t, origin)[place]
 	target.MaxResponse = maxResponse
 	s := sender(t, client(t, httpsend.Options{Allow: local, Secrets: secrets(values)}), target)
+	if target.Method == http.MethodGet {
+		return s, httpsend.Call{ID: "1"}
+	}
 	return s, httpsend.Call{
 		ID: "1", Body: []byte("{}"),
 		URL: strings.Replace(target.URL, "{{ event.user }}", "7", 1),
@@ -121,7 +127,8 @@ func TestResponsesHoldNoSecret(t *testing.T) {
 				arrived := make(chan string, 1)
 				e := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					_, password, _ := r.BasicAuth()
-					sent := r.RequestURI + "\n" + r.URL.Path + "\n" + r.URL.RawQuery + "\n" +
+					body, _ := io.ReadAll(r.Body)
+					sent := string(body) + "\n" + r.RequestURI + "\n" + r.URL.Path + "\n" + r.URL.RawQuery + "\n" +
 						r.Header.Get("X-Key") + "\n" + r.Header.Get("Authorization") + "\n" + password + "\n"
 					select {
 					case arrived <- sent:
@@ -183,7 +190,8 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 					if err != nil {
 						return
 					}
-					sent := strings.Join([]string{req.RequestURI, req.Header.Get("X-Key"), req.Header.Get("Authorization")}, " ")
+					body, _ := io.ReadAll(req.Body)
+					sent := strings.Join([]string{string(body), req.RequestURI, req.Header.Get("X-Key"), req.Header.Get("Authorization")}, " ")
 					_, _ = fmt.Fprintf(c, format, sent)
 				})
 				s, call := plantedSender(t, place, "http://"+addr, 0)

@@ -61,6 +61,13 @@ func (s *Sender) attempt(caller, ctx context.Context, p *prepared, call *Call) R
 
 // request makes the request of a call, or the result if there can be none.
 func (s *Sender) request(p *prepared, call *Call, now time.Time) (*http.Request, *Result) {
+	if p.property != nil {
+		with, err := s.withProperty(p.property, *call)
+		if err != nil {
+			return nil, dead(ClassInvalid, pipeline.InvalidRequest, err)
+		}
+		call = &with
+	}
 	if size := len(call.Body) + len(call.Query); size > s.maxBody {
 		err := fmt.Errorf("body of %d bytes is larger than the destination's max_body of %d", size, s.maxBody)
 		return nil, dead(ClassTooLarge, pipeline.TooLarge, err)
@@ -87,6 +94,16 @@ func (s *Sender) request(p *prepared, call *Call, now time.Time) (*http.Request,
 		req.Body, _ = req.GetBody()
 	}
 	return req, nil
+}
+
+func (s *Sender) withProperty(p *property, call Call) (Call, error) {
+	var err error
+	if s.method == http.MethodGet {
+		call.Query = p.inQuery(call.Query)
+	} else {
+		call.Body, err = p.inBody(call.Body)
+	}
+	return call, err
 }
 
 func dead(class Class, reason pipeline.Reason, err error) *Result {

@@ -104,6 +104,17 @@ func TestSendRequest(t *testing.T) {
 			method: "POST", path: "/",
 			header: map[string]string{"X-Api-Key": "key s3cr/t", "Authorization": ""},
 		},
+		"property": {
+			target: httpsend.Target{URL: e.URL, Auth: httpsend.InProperty{Name: "/a/0/key", Value: reference(t, "k ${env:MILLRACE_SECRET_A}")}},
+			call:   httpsend.Call{Body: []byte(`{"a":[{"b":1}]}`)},
+			method: "POST", path: "/", body: `{"a":[{"b":1,"key":"k s3cr/t"}]}`,
+			header: map[string]string{"Authorization": "", "Content-Length": "32"},
+		},
+		"property, get": {
+			target: httpsend.Target{Method: "GET", URL: e.URL + "/?x=1", Auth: httpsend.InProperty{Name: "key", Value: reference(t, "${env:MILLRACE_SECRET_A}")}},
+			call:   httpsend.Call{Query: []byte("a=b&key=theirs")},
+			method: "GET", path: "/", query: "x=1&a=b&key=s3cr%2Ft",
+		},
 		"get": {
 			target: httpsend.Target{Method: "GET", URL: e.URL + "/q?k=${env:MILLRACE_SECRET_A}"},
 			call:   httpsend.Call{Query: []byte("a=b&c=%20")},
@@ -188,6 +199,7 @@ func TestTargetRefuses(t *testing.T) {
 		`auth sets it`:                      {Headers: []httpsend.Header{{"authorization", "x"}}, Auth: token},
 		`header "x-key": auth sets it`:      {Headers: []httpsend.Header{{"X-Key", "x"}}, Auth: httpsend.InHeader{Name: "x-key"}},
 		`header "host": can't be set`:       {Auth: httpsend.InHeader{Name: "host"}},
+		`auth sets has no name`:             {Auth: httpsend.InProperty{}},
 		`header "a b": is no header name`:   {Auth: httpsend.InHeader{Name: "a b"}},
 	} {
 		if target.URL == "" && !strings.HasPrefix(want, "url") {
@@ -209,6 +221,7 @@ func TestSendInvalid(t *testing.T) {
 	c := client(t, httpsend.Options{Allow: local, Secrets: secrets(map[string]string{"A": "a", "B": "b"})})
 	static := sender(t, c, httpsend.Target{URL: e.URL, MaxBody: 10})
 	dynamic := sender(t, c, httpsend.Target{URL: e.URL + "/{{ event.user }}/${env:MILLRACE_SECRET_A}"})
+	inside := sender(t, c, httpsend.Target{URL: e.URL, MaxBody: 10, Auth: httpsend.InProperty{Name: "/k/a", Value: reference(t, "${env:MILLRACE_SECRET_A}")}})
 	for name, x := range map[string]struct {
 		sender *httpsend.Sender
 		call   httpsend.Call
@@ -217,6 +230,8 @@ func TestSendInvalid(t *testing.T) {
 	}{
 		"body":              {static, httpsend.Call{Body: make([]byte, 11)}, httpsend.ClassTooLarge, pipeline.TooLarge},
 		"body + query":      {static, httpsend.Call{Body: make([]byte, 6), Query: []byte("a=bcd")}, httpsend.ClassTooLarge, pipeline.TooLarge},
+		"body + property":   {inside, httpsend.Call{Body: []byte("{}")}, httpsend.ClassTooLarge, pipeline.TooLarge},
+		"no room":           {inside, httpsend.Call{Body: []byte(`{"k":1}`)}, httpsend.ClassInvalid, pipeline.InvalidRequest},
 		"query":             {static, httpsend.Call{Query: []byte("a b")}, httpsend.ClassInvalid, pipeline.InvalidRequest},
 		"query line":        {static, httpsend.Call{Query: []byte("a\r\nb")}, httpsend.ClassInvalid, pipeline.InvalidRequest},
 		"header":            {static, httpsend.Call{Header: []httpsend.Header{{"Traceparent", "a\nb"}}}, httpsend.ClassInvalid, pipeline.InvalidRequest},
@@ -327,13 +342,14 @@ func write(t *testing.T, path, text string) {
 
 func TestReadyNamesEverythingUnfit(t *testing.T) {
 	t.Parallel()
-	c := client(t, httpsend.Options{Secrets: secrets(map[string]string{"URL": "nonsense-pl4nted", "LINES": "a\npl4nted"})})
+	c := client(t, httpsend.Options{Secrets: secrets(map[string]string{"URL": "nonsense-pl4nted", "LINES": "a\npl4nted", "LATIN": "pl4nted\xe9"})})
 	s := sender(t, c, httpsend.Target{
 		URL:     "${env:MILLRACE_SECRET_URL}",
 		Headers: []httpsend.Header{{"X-A", "${env:MILLRACE_SECRET_LINES}"}, {"X-B", "${env:MILLRACE_SECRET_GONE}"}},
+		Auth:    httpsend.InProperty{Name: "key", Value: reference(t, "${env:MILLRACE_SECRET_LATIN}")},
 	})
 	err := s.Ready()
-	for _, want := range []string{"url with its secrets: expected http", `header "X-A": its secret holds control`, "${env:MILLRACE_SECRET_GONE}"} {
+	for _, want := range []string{"url with its secrets: expected http", `header "X-A": its secret holds control`, "${env:MILLRACE_SECRET_GONE}", `property "key": its secret is not valid UTF-8`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: want %q in it", err, want)
 		}

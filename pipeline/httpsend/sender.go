@@ -44,6 +44,7 @@ type prepared struct {
 	fill     *strings.Replacer // puts secrets in the place of urlSecrets
 	header   http.Header
 	keys     [][]byte  // to sign with
+	property *property // to put into each call; may be nil
 	endpoint *endpoint // where access tokens come from; nil: there are none
 	secrets  []secret.Value
 	redactor *secret.Redactor // of the secrets
@@ -111,7 +112,7 @@ func (s *Sender) prepare() *prepared {
 		return &prepared{err: err}
 	}
 	return &prepared{
-		url: u, fill: fill, header: b.header, keys: keys, endpoint: b.endpoint,
+		url: u, fill: fill, header: b.header, keys: keys, property: b.property, endpoint: b.endpoint,
 		secrets: b.secrets, redactor: secret.NewRedactor(b.secrets...),
 	}
 }
@@ -121,6 +122,7 @@ func (s *Sender) prepare() *prepared {
 type builder struct {
 	sender   *Sender
 	header   http.Header
+	property *property
 	endpoint *endpoint
 	secrets  []secret.Value
 	errs     []error

@@ -92,6 +92,23 @@ func TestSignatureOfGet(t *testing.T) {
 	}
 }
 
+// What is signed is the body as it is sent, with a property of authentication.
+func TestSignatureCoversTheProperty(t *testing.T) {
+	t.Parallel()
+	e := pipelinetest.Receiver(t)
+	s := sender(t, client(t, httpsend.Options{Allow: local, Secrets: secrets(map[string]string{"NOW": newSecret, "KEY": "k"})}), httpsend.Target{
+		URL: e.URL, Signing: httpsend.Signing{Secret: reference(t, "${env:MILLRACE_SECRET_NOW}")},
+		Auth: httpsend.InProperty{Name: "key", Value: reference(t, "${env:MILLRACE_SECRET_KEY}")},
+	})
+	if r := s.Send(t.Context(), httpsend.Call{ID: "1", Body: []byte(`{}`)}); r.Outcome != httpsend.Success {
+		t.Fatalf("%+v", r)
+	}
+	call := e.Calls()[0]
+	if err := verify(t, newSecret, &call, []byte(`{"key":"k"}`)); err != nil {
+		t.Errorf("%v, %s", err, call.Body)
+	}
+}
+
 // A secret that can't sign is waited for, named and not shown.
 func TestSigningWaitsForItsSecrets(t *testing.T) {
 	t.Parallel()

@@ -27,7 +27,7 @@ type Target struct {
 	Responses      map[string]string // what a status, "4xx" or "5xx" means, by the names of outcomes; default: see verdict
 	Timeout        time.Duration     // of the whole call, response included; default 10 s
 	ConnectTimeout time.Duration     // of DNS, TCP and TLS together; default 3 s
-	MaxBody        int               // bytes of Call.Body and Query; more is not sent; default 256 KiB
+	MaxBody        int               // bytes of body and query, a property of auth included; more is not sent; default 256 KiB
 	MaxResponse    int               // bytes read of a response's body; default 64 KiB
 }
 

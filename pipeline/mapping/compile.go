@@ -154,7 +154,7 @@ func (p *Property) path() ([]step, error) {
 	if own == "" {
 		return parseName(p.As + p.Name)
 	}
-	if err := checkName(own); err != nil {
+	if err := checkText(own); err != nil {
 		return nil, fmt.Errorf("%w, and give it with as", err)
 	}
 	return []step{{own, isKey}}, nil

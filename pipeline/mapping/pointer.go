@@ -22,10 +22,17 @@ type step struct {
 	index int // of an element, or isKey or isAppend
 }
 
+// CheckName says whether something may be sent under a name that is written in a
+// mapping: literal, or a JSON Pointer.
+func CheckName(name string) error {
+	_, err := parseName(name)
+	return err
+}
+
 // parseName splits a name into its steps: several for a JSON Pointer, one for
 // any other name, which is taken literally.
 func parseName(name string) ([]step, error) {
-	if err := checkName(name); err != nil {
+	if err := checkText(name); err != nil {
 		return nil, err
 	}
 	if name[0] != '/' {
@@ -45,8 +52,8 @@ func parseName(name string) ([]step, error) {
 	return path, nil
 }
 
-// checkName says whether a property may be sent under that name.
-func checkName(name string) error {
+// checkText says whether a name may be one, pointer or not.
+func checkText(name string) error {
 	switch {
 	case name == "":
 		return errors.New("the name is empty")

@@ -36,6 +36,10 @@ func TestAuthentication(t *testing.T) {
 				return c.Header.Get("X-Api-Key") == "key s3cret" && c.Header.Get("Authorization") == ""
 			},
 		},
+		"property": {
+			auth: `{type: property, name: /properties/token, value: "${env:MILLRACE_SECRET_KEY}"}`, right: "t0ken",
+			lets: func(c *pipelinetest.Call) bool { return string(c.Body) == `{"properties":{"token":"t0ken"}}` },
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

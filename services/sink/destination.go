@@ -94,6 +94,8 @@ func authentication(a *definition.Auth) httpsend.Auth {
 		}
 	case definition.AuthHeader:
 		return httpsend.InHeader{Name: a.Name, Value: a.Value.Reference}
+	case definition.AuthProperty:
+		return httpsend.InProperty{Name: a.Name, Value: a.Value.Reference}
 	}
 	return nil
 }
