@@ -129,6 +129,9 @@ func outlineOf(m *mapping.Mapping, scope expression.Scope) *preset.Outline {
 	}
 	out := &preset.Outline{Entry: -1, Object: true, Open: scope.Types == nil}
 	for _, name := range sortedKeys(scope.Types) {
+		if strings.HasSuffix(name, ">") {
+			continue // a placeholder, such as answer.<question_id>
+		}
 		out.Members = append(out.Members, &preset.Outline{Entry: -1, Name: name, Type: jsonType(scope.Types[name])})
 	}
 	return out
