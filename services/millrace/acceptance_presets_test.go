@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -42,6 +43,12 @@ func TestExamplesReachTheirPlatforms(t *testing.T) {
 	for _, r := range e.receivers {
 		once(t, r)
 	}
+	form := "grant_type=refresh_token&refresh_token=" + secretOf("GOOGLE_REFRESH_TOKEN")
+	for _, call := range e.tokens.Calls() {
+		if !strings.Contains(string(call.Body), form) {
+			t.Errorf("an access token is asked for with %s", call.Body)
+		}
+	}
 }
 
 // exampleFiles is what the examples define, and what comes of it.
@@ -50,6 +57,7 @@ type exampleFiles struct {
 	after     *definition.Snapshot
 	secrets   string // directory
 	receivers map[string]*pipelinetest.Endpoint
+	tokens    *pipelinetest.Endpoint // where access tokens are got
 	events    []pipeline.Record
 	want      map[string]endings
 }
@@ -75,6 +83,12 @@ func readExamples(t *testing.T) *exampleFiles {
 		}
 		e.receivers[name] = nil
 	}
+	e.tokens = pipelinetest.Receiver(t, pipelinetest.Answering(func(*pipelinetest.Call) pipelinetest.Answer {
+		return pipelinetest.Answer{
+			Header: http.Header{"Content-Type": {"application/json"}},
+			Body:   fmt.Appendf(nil, `{"access_token":%q,"token_type":"Bearer","expires_in":3599}`, secretOf("access-token")),
+		}
+	}))
 	e.takeEvents()
 	return e
 }
@@ -132,7 +146,11 @@ func (e *exampleFiles) definitions() string {
 				request = map[string]any{}
 			}
 			request["url"] = e.receivers[key.Name].URL + behindHost(e.t, d.Request.URL)
-			spec["request"], spec["auth"] = request, d.Auth // also what is the preset's
+			auth := d.Auth // also what is the preset's
+			if auth.TokenURL != "" {
+				auth.TokenURL = e.tokens.URL
+			}
+			spec["request"], spec["auth"] = request, auth
 		}
 		doc, err := json.Marshal(spec)
 		if err != nil {
