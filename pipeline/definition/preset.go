@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,9 +42,7 @@ func (d *Destination) over(p *preset.Preset) (*Destination, error) {
 		return nil, fmt.Errorf("filling in preset %q: %w", p.Name, err)
 	}
 	out := v.(*Destination)
-	if d.Auth.Type != "" {
-		out.Auth = Auth{} // half of one way to authenticate is no good to another
-	}
+	out.giveWay(d)
 	if out.Platform == "" {
 		out.Platform = p.Platform
 	}
@@ -55,6 +54,25 @@ func (d *Destination) over(p *preset.Preset) (*Destination, error) {
 		return nil, fmt.Errorf("filling in preset %q: %w", p.Name, err)
 	}
 	return out, nil
+}
+
+// giveWay drops what of the preset's destination would get mixed up with what
+// the definition writes: half of one way to authenticate, the same header in
+// other letters.
+func (d *Destination) giveWay(own *Destination) {
+	replaced := []string{}
+	for name := range own.Request.Headers {
+		replaced = append(replaced, name)
+	}
+	if own.Auth.Type != "" {
+		d.Auth = Auth{}
+		replaced = append(replaced, "Authorization")
+	}
+	for name := range d.Request.Headers {
+		if slices.ContainsFunc(replaced, func(s string) bool { return strings.EqualFold(s, name) }) {
+			delete(d.Request.Headers, name)
+		}
+	}
 }
 
 // checkPreset checks that the gaps are filled, and what the preset's platform
@@ -129,6 +147,9 @@ func outlineOf(m *mapping.Mapping, scope expression.Scope) *preset.Outline {
 	}
 	out := &preset.Outline{Entry: -1, Object: true, Open: scope.Types == nil}
 	for _, name := range sortedKeys(scope.Types) {
+		if strings.HasSuffix(name, ">") {
+			continue // a placeholder, such as answer.<question_id>
+		}
 		out.Members = append(out.Members, &preset.Outline{Entry: -1, Name: name, Type: jsonType(scope.Types[name])})
 	}
 	return out

@@ -82,6 +82,14 @@ request:
     X-Team: growth
 auth: {type: bearer, token: "${env:MILLRACE_SECRET_HEAP}"}
 limits: {rate: 5}
+---
+kind: Destination
+name: segment
+preset: segment
+request:
+  headers:
+    content-type: application/json; charset=utf-8
+auth: {type: bearer, token: "${env:MILLRACE_SECRET_SEGMENT}"}
 `).Check(empty(t))
 	if len(problems) > 0 {
 		t.Fatal(problems)
@@ -94,6 +102,9 @@ limits: {rate: 5}
 	if own.Platform != "Ours" || own.Request.URL != "https://heap.example.com/api/track" || len(own.Request.Headers) != 2 ||
 		own.Auth.Type != definition.AuthBearer || own.Limits.Rate != 5 || own.Request.Method != http.MethodPost {
 		t.Errorf("with its own: %+v", own)
+	}
+	if h := after.Destinations["segment"].Request.Headers; len(h) != 1 || h["content-type"].String() != "application/json; charset=utf-8" {
+		t.Errorf("beside its own way to authenticate and its own header, the preset's are left: %v", h)
 	}
 	if spec := string(after.Resources[definition.Key{Kind: definition.KindDestination, Name: "plain"}].Spec); spec != `{"preset":"heap"}` {
 		t.Errorf("it is kept as %s, expected as it was written", spec)

@@ -6,11 +6,9 @@ import (
 )
 
 // Check says where a body breaks the rule: a *Violation for the first place, or
-// nil. Where a body breaks several rules the same one is named every time.
+// nil. Where a body breaks several rules the same one is named every time. The
+// body must be JSON, which a mapping's always is; it is not checked again.
 func (r *Rule) Check(body []byte) error {
-	if !json.Valid(body) {
-		return broken("found no JSON")
-	}
 	w := walker{body: body}
 	if v := w.value(r); v != nil {
 		return v
@@ -18,29 +16,30 @@ func (r *Rule) Check(body []byte) error {
 	return nil
 }
 
-// walker reads valid JSON from front to back, once, without making values of it.
+// walker reads JSON from front to back, once, without making values of it. Other
+// bytes lead nowhere, but neither beyond their end nor round in a circle.
 type walker struct {
 	body []byte
 	at   int
 }
 
-// next skips white space and returns the byte that follows.
+// next skips what separates values and returns the byte that follows; 0 at the
+// end.
 func (w *walker) next() byte {
-	for {
+	for ; w.at < len(w.body); w.at++ {
 		switch c := w.body[w.at]; c {
 		case ' ', '\t', '\r', '\n', ',', ':':
-			w.at++
 		default:
 			return c
 		}
 	}
+	return 0
 }
+
+func notJSON() *Violation { return broken("found no JSON") }
 
 // value checks the value that comes next; no rule skips it.
 func (w *walker) value(r *Rule) *Violation {
-	if r == nil {
-		r = &Rule{}
-	}
 	switch c := w.next(); c {
 	case '{':
 		return w.object(r)
@@ -52,6 +51,8 @@ func (w *walker) value(r *Rule) *Violation {
 			return v
 		}
 		return r.text(s)
+	case 0, '}', ']':
+		return notJSON()
 	default:
 		return r.takes(w.scalar(c))
 	}
@@ -82,18 +83,23 @@ func (w *walker) scalar(first byte) string {
 // text passes over a text and returns what it says.
 func (w *walker) text() []byte {
 	start, escaped := w.at, false
-	for w.at++; w.body[w.at] != '"'; w.at++ {
+	for w.at++; w.at < len(w.body) && w.body[w.at] != '"'; w.at++ {
 		if w.body[w.at] == '\\' {
 			escaped = true
 			w.at++
 		}
+	}
+	if w.at >= len(w.body) {
+		return nil
 	}
 	w.at++
 	if !escaped {
 		return w.body[start+1 : w.at-1]
 	}
 	var s string
-	_ = json.Unmarshal(w.body[start:w.at], &s) // it was found valid
+	if json.Unmarshal(w.body[start:w.at], &s) != nil {
+		return nil
+	}
 	return []byte(s)
 }
 
@@ -105,6 +111,9 @@ func (w *walker) object(r *Rule) *Violation {
 	n := 0
 	var seen uint64
 	for ; w.next() != '}'; n++ {
+		if w.next() != '"' {
+			return notJSON()
+		}
 		name := w.text()
 		if v := r.name(name); v != nil {
 			return v
@@ -127,7 +136,7 @@ func (w *walker) array(r *Rule) *Violation {
 	w.at++
 	n := 0
 	for ; w.next() != ']'; n++ {
-		if v := w.value(r.Items); v != nil {
+		if v := w.value(r.items()); v != nil {
 			return v.within(strconv.Itoa(n))
 		}
 	}

@@ -17,7 +17,8 @@ import (
 	"io"
 	"maps"
 	"net/url"
-	"path"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ const Kind = "Preset"
 
 // Preset is one platform.
 type Preset struct {
-	Name        string   // of the file, without .yaml
+	Name        string   // of the file, without its extension
 	Platform    string   // as people call it
 	Description string   // what a call does there
 	Docs        []string // where the platform documents it
@@ -124,7 +125,7 @@ func Parse(name string, data []byte) (*Preset, error) {
 		return nil, fmt.Errorf("reading preset %s: expected one document", name)
 	}
 	p := &Preset{
-		Name: strings.TrimSuffix(path.Base(name), ".yaml"), Platform: f.Platform, Description: f.Description, Docs: f.Docs,
+		Name: strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), Platform: f.Platform, Description: f.Description, Docs: f.Docs,
 		Destination: json.RawMessage(f.Destination), Gaps: f.Gaps, Query: f.Query, Contract: f.Contract,
 		Example: Example{json.RawMessage(f.Example.Event), json.RawMessage(f.Example.Properties), json.RawMessage(f.Example.Tests)},
 	}
@@ -137,11 +138,16 @@ func Parse(name string, data []byte) (*Preset, error) {
 	return p, nil
 }
 
+// A preset's name is that of a definition.
+var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
 // check says what the preset lacks.
 func (p *Preset) check(kind string) error {
 	switch {
 	case kind != Kind:
 		return fmt.Errorf("found kind %q, expected %s", kind, Kind)
+	case !nameForm.MatchString(p.Name):
+		return errors.New("expected the file to be named after the preset, such as heap.yaml")
 	case p.Platform == "" || p.Description == "" || len(p.Docs) == 0:
 		return errors.New("expected platform, description and docs")
 	case p.Destination == nil || p.Contract == nil || len(p.Tests) == 0 || p.Example.Properties == nil:

@@ -101,6 +101,9 @@ func TestParse(t *testing.T) {
 	if err != nil || p.Name != "p" || !preset.IsPreset([]byte(minimal)) || preset.IsPreset([]byte("kind: Webhook")) {
 		t.Fatalf("%+v, error %v", p, err)
 	}
+	if _, err := preset.Parse("<stdin>", []byte(minimal)); err == nil || !strings.Contains(err.Error(), "named after the preset") {
+		t.Errorf("without a name: %v", err)
+	}
 	for change, want := range map[string]string{
 		"kind: Preset -> kind: Webhook":          `found kind "Webhook"`,
 		"docs: -> dogs:":                         "field dogs not found",

@@ -23,7 +23,8 @@ const (
 	null    = "null"
 )
 
-// Rule is what a platform expects of one value. The zero Rule expects nothing.
+// Rule is what a platform expects of one value. The zero Rule and no Rule expect
+// nothing.
 type Rule struct {
 	Type     Types `yaml:"type"`     // one of these; none: any
 	Required bool  `yaml:"required"` // in its object
@@ -55,6 +56,7 @@ type Rule struct {
 
 	form   *regexp.Regexp
 	listed []string // Properties by name, sorted
+	rules  []*Rule  // of those
 }
 
 // Types are written as one word or as a list.
@@ -101,10 +103,12 @@ func (r *Rule) prepare() error {
 			return fmt.Errorf("found %q in one_of or any_of, which properties does not have", name)
 		}
 	}
+	r.rules = nil
 	for _, name := range r.listed {
 		if err := r.Properties[name].prepare(); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		r.rules = append(r.rules, r.Properties[name])
 	}
 	return errors.Join(r.Values.prepare(), r.Names.prepare(), r.Items.prepare())
 }
@@ -153,7 +157,7 @@ func (v *Violation) within(name string) *Violation {
 
 // takes says that the rule does not take a value of a type.
 func (r *Rule) takes(kind string) *Violation {
-	if len(r.Type) == 0 || slices.Contains(r.Type, kind) || kind == integer && slices.Contains(r.Type, number) {
+	if r == nil || len(r.Type) == 0 || slices.Contains(r.Type, kind) || kind == integer && slices.Contains(r.Type, number) {
 		return nil
 	}
 	return broken("found %s, expected %s", article(kind), articles(r.Type))
@@ -179,7 +183,7 @@ func article(kind string) string {
 
 // text checks a value that is text.
 func (r *Rule) text(s []byte) *Violation {
-	if r.MinLength == 0 && r.MaxLength == 0 && r.form == nil && r.Not == nil {
+	if r == nil || r.MinLength == 0 && r.MaxLength == 0 && r.form == nil && r.Not == nil {
 		return nil
 	}
 	switch n := utf8.RuneCount(s); {
@@ -206,6 +210,8 @@ func quotedList(words []string) string {
 // count checks how many members or elements there are.
 func (r *Rule) count(n int, what string) *Violation {
 	switch {
+	case r == nil:
+		return nil
 	case n < r.MinCount:
 		return broken("found %d %s, expected at least %d", n, what, r.MinCount)
 	case r.MaxCount > 0 && n > r.MaxCount:
@@ -217,17 +223,29 @@ func (r *Rule) count(n int, what string) *Violation {
 // member returns the rule for a member, nil where there is none, and notes in
 // seen that it is there.
 func (r *Rule) member(name []byte, seen *uint64) *Rule {
-	if m := r.Properties[string(name)]; m != nil {
-		i, _ := slices.BinarySearchFunc(r.listed, name, func(s string, name []byte) int { return strings.Compare(s, string(name)) })
-		*seen |= 1 << i
-		return m
+	if r == nil {
+		return nil
+	}
+	for i, known := range r.listed {
+		if known == string(name) {
+			*seen |= 1 << i
+			return r.rules[i]
+		}
 	}
 	return r.Values
 }
 
+// items returns the rule for elements, nil where there is none.
+func (r *Rule) items() *Rule {
+	if r == nil {
+		return nil
+	}
+	return r.Items
+}
+
 // name checks the name of a member.
 func (r *Rule) name(name []byte) *Violation {
-	if r.Names == nil {
+	if r == nil || r.Names == nil {
 		return nil
 	}
 	if v := r.Names.text(name); v != nil {
@@ -239,6 +257,9 @@ func (r *Rule) name(name []byte) *Violation {
 
 // missing says which members ought to be there, or not to be there together.
 func (r *Rule) missing(seen uint64) []*Violation {
+	if r == nil {
+		return nil
+	}
 	var out []*Violation
 	for i, name := range r.listed {
 		there := seen&(1<<i) != 0

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -42,6 +43,12 @@ func TestExamplesReachTheirPlatforms(t *testing.T) {
 	for _, r := range e.receivers {
 		once(t, r)
 	}
+	form := "grant_type=refresh_token&refresh_token=" + secretOf("GOOGLE_REFRESH_TOKEN")
+	for _, call := range e.tokens.Calls() {
+		if !strings.Contains(string(call.Body), form) {
+			t.Errorf("an access token is asked for with %s", call.Body)
+		}
+	}
 }
 
 // exampleFiles is what the examples define, and what comes of it.
@@ -50,6 +57,7 @@ type exampleFiles struct {
 	after     *definition.Snapshot
 	secrets   string // directory
 	receivers map[string]*pipelinetest.Endpoint
+	tokens    *pipelinetest.Endpoint // where access tokens are got
 	events    []pipeline.Record
 	want      map[string]endings
 }
@@ -75,6 +83,12 @@ func readExamples(t *testing.T) *exampleFiles {
 		}
 		e.receivers[name] = nil
 	}
+	e.tokens = pipelinetest.Receiver(t, pipelinetest.Answering(func(*pipelinetest.Call) pipelinetest.Answer {
+		return pipelinetest.Answer{
+			Header: http.Header{"Content-Type": {"application/json"}},
+			Body:   fmt.Appendf(nil, `{"access_token":%q,"token_type":"Bearer","expires_in":3599}`, secretOf("access-token")),
+		}
+	}))
 	e.takeEvents()
 	return e
 }
@@ -132,7 +146,11 @@ func (e *exampleFiles) definitions() string {
 				request = map[string]any{}
 			}
 			request["url"] = e.receivers[key.Name].URL + behindHost(e.t, d.Request.URL)
-			spec["request"], spec["auth"] = request, d.Auth // also what is the preset's
+			auth := d.Auth // also what is the preset's
+			if auth.TokenURL != "" {
+				auth.TokenURL = e.tokens.URL
+			}
+			spec["request"], spec["auth"] = request, auth
 		}
 		doc, err := json.Marshal(spec)
 		if err != nil {
@@ -185,6 +203,29 @@ properties:
   - {name: event, value: Walk-Thru Goal Reached}
 destination: heap
 `
+
+// The walk-through of the user's manual ends as it says there.
+func TestHeapWalkThrough(t *testing.T) {
+	t.Parallel()
+	heap := platforms["heap"]
+	r := pipelinetest.Receiver(t, pipelinetest.Answering(heap.take))
+	file := tempFile(t, "heap.yaml", strings.ReplaceAll(heapByHand, "$URL", r.URL))
+	send := func(more ...string) result {
+		return commandLine(t, "", append([]string{"test", "-f", file, "--egress-allow", "127.0.0.0/8", "--send", "--yes"}, more...)...)
+	}
+	if got := send().must(t); !strings.Contains(got.out, "Tested Successfully!") {
+		t.Errorf("it says %s", got.out)
+	}
+	if calls := r.Calls(); len(calls) != 1 || heap.check(&calls[0]) != nil {
+		t.Errorf("Heap was called with %v", bodies(r))
+	}
+	long := tempFile(t, "event.json", `{"type":"smart_walk_thru.goal_reached","user":"`+strings.Repeat("u", 256)+`"}`)
+	got := send("--event", long)
+	got.fails(t, exitFailed, "")
+	if !strings.Contains(got.out, "identity: found 256 characters, expected at most 255") || r.Count() != 1 {
+		t.Errorf("with an identity of 256 characters it says %s, and has made %d calls", got.out, r.Count()-1)
+	}
+}
 
 // What Heap would refuse is caught with a message that names it: without app_id
 // when it is applied, an identity of 256 characters as a dead letter, so that

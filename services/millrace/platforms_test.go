@@ -53,7 +53,7 @@ var platforms = map[string]platform{
 		body: func(v any) error { return matches(v, `.`, "ticket", "comment", "body") }, answer: pipelinetest.Answer{Status: http.StatusCreated},
 	},
 	"onboarding-sheet": {
-		path: `/v4/spreadsheets/\w+/values/Tasks!A1:append\?valueInputOption=RAW`, auth: "Bearer " + secretOf("google-sheets/token"), body: sheetRows,
+		path: `/v4/spreadsheets/\w+/values/Tasks!A1:append\?valueInputOption=RAW`, auth: "Bearer " + secretOf("access-token"), body: sheetRows,
 	},
 	"sendgrid": {
 		path: `/v3/mail/send`, auth: "Bearer " + secretOf("SENDGRID_KEY"), answer: pipelinetest.Answer{Status: http.StatusAccepted},
