@@ -123,7 +123,10 @@ func showAuth(auth Auth) []Header {
 		}
 		return []Header{{authorization, "Bearer token(" + a.TokenURL + ", " + showSecret(with) + ")"}}
 	}
-	return []Header{{authorization, secret.Mask}}
+	if name := auth.header(); name != "" {
+		return []Header{{name, secret.Mask}}
+	}
+	return nil
 }
 
 func showSigning(s Signing) []Header {
