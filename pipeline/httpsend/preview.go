@@ -130,7 +130,10 @@ func showAuth(auth Auth) []Header {
 		}
 		return []Header{{authorization, "Bearer token(" + a.TokenURL + ", " + showSecret(with) + ")"}}
 	}
-	return []Header{{authorization, secret.Mask}}
+	if name := auth.header(); name != "" {
+		return []Header{{name, secret.Mask}}
+	}
+	return nil
 }
 
 // shown is the property with the name of its secret.

@@ -47,6 +47,7 @@ type cli struct {
 	List   listCmd   `cmd:"" group:"define" help:"List the definitions in force."`
 
 	Test    testCmd    `cmd:"" group:"look" help:"Show what a webhook makes of an event, and why; with --send, make the call."`
+	Explain explainCmd `cmd:"" group:"look" help:"Say why a webhook fired for an event or did not, and what became of it."`
 	Send    sendCmd    `cmd:"" group:"look" help:"Produce events from flags or JSON Lines."`
 	Tail    tailCmd    `cmd:"" group:"look" help:"Watch events, matches, deliveries, attempts or dead letters."`
 	Receive receiveCmd `cmd:"" group:"look" help:"Run an HTTP receiver that shows calls."`

@@ -190,7 +190,7 @@ func TestHelp(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{}, {"--help"}} {
 		r := commandLine(t, "", args...).must(t)
-		for _, want := range []string{"up ", "broker ", "init ", "filter ", "transform ", "sink ", "check ", "apply ", "export ", "list ", "test ", "send ", "tail ", "receive "} {
+		for _, want := range []string{"up ", "broker ", "init ", "filter ", "transform ", "sink ", "check ", "apply ", "export ", "list ", "test ", "explain ", "send ", "tail ", "receive "} {
 			if !strings.Contains(r.out, "\n  "+want) {
 				t.Errorf("%v: the help does not list %s", args, want)
 			}
@@ -203,7 +203,7 @@ func TestExamplesInHelp(t *testing.T) {
 	t.Parallel()
 	word := regexp.MustCompile(`'[^']*'|[^\s'=]+='[^']*'|\S+`)
 	for _, command := range []string{
-		"up", "broker", "init", "filter", "transform", "sink", "check", "apply", "export", "list", "test", "send", "tail", "receive",
+		"up", "broker", "init", "filter", "transform", "sink", "check", "apply", "export", "list", "test", "explain", "send", "tail", "receive",
 	} {
 		r := commandLine(t, "", command, "--help").must(t)
 		examples := 0

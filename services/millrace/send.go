@@ -199,13 +199,14 @@ func catalogInForce(ctx context.Context, cfg stream.Config) (*event.Catalog, err
 // progress shows how far a long job is, on a terminal.
 type progress struct {
 	w     io.Writer // nil where nobody looks
+	what  string
 	total int
 	next  time.Time
 	shown bool
 }
 
 func newProgress(w io.Writer, total int) *progress {
-	p := &progress{total: total}
+	p := &progress{total: total, what: "events"}
 	if s := newScreen(w); s.isTerminal() && total > sendChunk {
 		p.w = w
 	}
@@ -217,7 +218,7 @@ func (p *progress) show(done int) {
 		return
 	}
 	p.next, p.shown = time.Now().Add(200*time.Millisecond), true
-	fmt.Fprintf(p.w, "\r%d of %d events", done, p.total)
+	fmt.Fprintf(p.w, "\r%d of %d %s", done, p.total, p.what)
 }
 
 // end clears the line.

@@ -175,31 +175,36 @@ func showAttempt(_ context.Context, _ *tail, r *pipeline.Record) (shown, error) 
 			{orDash(status), statusColor},
 			plain(a.Latency.Round(100 * time.Microsecond).String()), plain(a.Outcome),
 		},
-		rest:   append(rest, plain(preview(a.Response))),
-		object: attemptObject(r, a),
+		rest: append(rest, plain(preview(a.Response))),
+		object: struct {
+			source
+			attemptObject
+		}{sourceOf(r), attemptOf(a)},
 	}, nil
 }
 
-func attemptObject(r *pipeline.Record, a *event.Attempt) any {
-	return struct {
-		source
-		ID          string          `json:"delivery"`
-		Webhook     string          `json:"webhook"`
-		Destination string          `json:"destination"`
-		Lane        string          `json:"lane"`
-		EventID     string          `json:"event"`
-		EventType   string          `json:"type"`
-		Attempt     int             `json:"attempt"`
-		At          time.Time       `json:"at"`
-		LatencyMS   float64         `json:"latency_ms"`
-		Status      int             `json:"status,omitempty"`
-		Outcome     string          `json:"outcome"`
-		ErrorClass  string          `json:"error_class,omitempty"`
-		Error       string          `json:"error,omitempty"`
-		Response    json.RawMessage `json:"response,omitempty"`
-		NextAt      time.Time       `json:"next_at,omitzero"`
-	}{
-		sourceOf(r), a.DeliveryID, a.Webhook, a.Destination, a.Lane, a.EventID, a.EventType, a.Attempt, a.At,
+// attemptObject is an attempt as JSON.
+type attemptObject struct {
+	ID          string          `json:"delivery"`
+	Webhook     string          `json:"webhook"`
+	Destination string          `json:"destination"`
+	Lane        string          `json:"lane"`
+	EventID     string          `json:"event"`
+	EventType   string          `json:"type"`
+	Attempt     int             `json:"attempt"`
+	At          time.Time       `json:"at"`
+	LatencyMS   float64         `json:"latency_ms"`
+	Status      int             `json:"status,omitempty"`
+	Outcome     string          `json:"outcome"`
+	ErrorClass  string          `json:"error_class,omitempty"`
+	Error       string          `json:"error,omitempty"`
+	Response    json.RawMessage `json:"response,omitempty"`
+	NextAt      time.Time       `json:"next_at,omitzero"`
+}
+
+func attemptOf(a *event.Attempt) attemptObject {
+	return attemptObject{
+		a.DeliveryID, a.Webhook, a.Destination, a.Lane, a.EventID, a.EventType, a.Attempt, a.At,
 		float64(a.Latency.Microseconds()) / 1000, a.Status, a.Outcome, a.ErrorClass, a.Error, asJSON(a.Response), a.NextAt,
 	}
 }

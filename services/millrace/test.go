@@ -16,6 +16,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/expression"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/secret"
 	"github.com/millrace-io/millrace/services/sink"
 )
 
@@ -272,7 +273,7 @@ func (t *trial) call(sender *httpsend.Sender) (call httpsend.Call, err error) {
 // the sink is and not here, so that counts with --send alone.
 func (t *trial) checkCall(sender *httpsend.Sender, call httpsend.Call) {
 	err := sender.Check(call)
-	missing := sender.Ready() != nil
+	_, missing := errors.AsType[*secret.MissingError](err)
 	switch {
 	case err == nil:
 	case missing && !t.Send:

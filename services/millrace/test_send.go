@@ -107,5 +107,6 @@ var lookAtClass = map[httpsend.Class]string{
 	httpsend.ClassSecret:   "the secrets: set the variables that are named, or give --secrets-dir",
 	httpsend.ClassTooLarge: "limits.max_body of the destination",
 	httpsend.ClassInvalid:  "request.url and headers of the destination with the values of this event",
+	httpsend.ClassToken:    "auth of the destination: token_url, client_id, client_secret, refresh_token and scopes; no call was made",
 	httpsend.ClassCanceled: "nothing: it was cut short here, and the call may have arrived",
 }

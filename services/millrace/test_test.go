@@ -217,7 +217,7 @@ func TestLookAt(t *testing.T) {
 	seen := map[string]httpsend.Class{}
 	for _, class := range []httpsend.Class{
 		httpsend.ClassDNS, httpsend.ClassConnect, httpsend.ClassTLS, httpsend.ClassTimeout, httpsend.ClassNetwork, httpsend.ClassProtocol,
-		httpsend.ClassBlocked, httpsend.ClassSecret, httpsend.ClassTooLarge, httpsend.ClassInvalid, httpsend.ClassCanceled,
+		httpsend.ClassBlocked, httpsend.ClassSecret, httpsend.ClassToken, httpsend.ClassTooLarge, httpsend.ClassInvalid, httpsend.ClassCanceled,
 	} {
 		text := lookAt(&httpsend.Result{Class: class})
 		if other, twice := seen[text]; twice || text == "" {

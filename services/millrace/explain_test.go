@@ -1,0 +1,153 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+)
+
+// says fails the test unless a text holds all of the others.
+func says(t testing.TB, text string, all ...string) {
+	t.Helper()
+	for _, want := range all {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not said in\n%s", want, text)
+		}
+	}
+}
+
+// explainHooks are webhooks whose deliveries end in different ways.
+func explainHooks(url, limit string) string {
+	destination := func(name, rest string) string {
+		return "kind: Destination\nname: " + name + "\nrequest:\n  url: " + url + "/" + name + "\nretry: {attempts: 3, first: 10ms, cap: 10ms}\n" + rest + "---\n"
+	}
+	hook := func(name string) string {
+		return "kind: Webhook\nname: to-" + name + "\nevent: survey.submitted\ndestination: " + name +
+			"\ncondition: |\n  props[\"nps_score\"] <= " + limit + "\nproperties:\n  - from: nps_score\n---\n"
+	}
+	return destination("good", "") + destination("strict", "") + destination("asleep", "status: paused\n") +
+		hook("good") + hook("strict") + hook("asleep")
+}
+
+// TestExplainFromEndToEnd: what became of an event, under the definitions of
+// then, though others are in force now.
+func TestExplainFromEndToEnd(t *testing.T) {
+	t.Parallel()
+	good := pipelinetest.InTurn(pipelinetest.Answer{Status: http.StatusServiceUnavailable, Body: []byte("busy")}, pipelinetest.Answer{})
+	e := pipelinetest.Receiver(t, pipelinetest.Answering(func(c *pipelinetest.Call) pipelinetest.Answer {
+		if c.Path == "/strict" {
+			return pipelinetest.Answer{Status: http.StatusNotFound, Body: []byte("no such thing")}
+		}
+		return good(c)
+	}))
+	m := start(t, options{})
+	m.apply(explainHooks(e.URL, "6"))
+	m.produce(
+		jsonEvent(t, map[string]any{"id": "e-1", "source": "/shop", "type": "survey.submitted", "user": "u-1", "properties": map[string]any{"nps_score": 3}}),
+		jsonEvent(t, map[string]any{"id": "e-2", "source": "/shop", "type": "survey.submitted", "user": "u-1", "properties": map[string]any{"nps_score": "many"}}),
+	)
+	e.Wait(t, 3)
+	m.deadLetters(1)
+	m.attempts(3)
+	m.delayed(1)
+	m.apply(explainHooks(e.URL, "1"))
+
+	text := m.command("", "explain", "to-good", "e-1")
+	says(t, text, `Event {"id":"e-1"`, "Under the definitions in force at its match (offset ", "It fires: its condition holds",
+		`yes     props["nps_score"] <= 6    nps_score is 3`, "Attempt 1 ", "  503  retry  in ", "busy", "next at ",
+		"Attempt 2 ", "  200  success  in ", ": delivered, by attempt 2")
+	if strings.Index(text, "Attempt 1 ") > strings.Index(text, "Attempt 2 ") {
+		t.Errorf("the attempts are not in their order:\n%s", text)
+	}
+	says(t, m.command("", "explain", "to-strict", "e-1", "--source", "/shop"), "404  dead_letter", "no such thing", ": dead_letter, final_response at the sink: ")
+	says(t, m.command("", "explain", "to-asleep", "e-1"), "It fires", ": waiting, ")
+	says(t, m.command("", "explain", "to-good", "e-2"), "Under the newest definitions (offset ", "It does not fire: its condition does not hold",
+		`no      props["nps_score"] <= 1    nps_score is "many" (the catalog says integer)`, ": none, the webhook does not fire")
+
+	o := objects(t, m.command("", "explain", "to-good", "e-1", "--json"))[0]
+	attempts, _ := o["attempts"].([]any)
+	if o["state"] != "delivered" || o["fires"] != true || o["definitions_at_match"] != true || len(attempts) != 2 || o["condition"] == nil {
+		t.Errorf("as JSON it says %v", o)
+	}
+	if calls := e.Calls(); o["delivery"] != calls[0].ID() && o["delivery"] != calls[1].ID() && o["delivery"] != calls[2].ID() {
+		t.Errorf("the delivery is %v, called were %v", o["delivery"], e.IDs())
+	}
+}
+
+// surveyRecord is an event as it was produced.
+func (h *house) surveyRecord(id, source, properties string) pipeline.Record {
+	return pipeline.Record{
+		Topic: h.cfg.Names.Events(), Key: []byte("u-1"),
+		Value: []byte(`{"id":"` + id + `","source":"` + source + `","type":"survey.submitted","user":"u-1","properties":{` + properties + `}}`),
+	}
+}
+
+// TestExplainStates: where a delivery stands, by what it left behind.
+func TestExplainStates(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.runWith(bothYAML, "apply", "-").must(t)
+	defs := h.run("list", "--json").must(t)
+	if !strings.Contains(defs.out, "to-crm") {
+		t.Fatalf("in force is %s", defs.out)
+	}
+	e := pipeline.Event{ID: "1", Source: "s"}
+	d := pipeline.Delivery{
+		ID: pipeline.DeliveryID(&e, "to-crm"), Webhook: "to-crm", Destination: "crm", Lane: "default", EventID: "1",
+		EventType: "survey.submitted", MatchedAt: time.Now(), Definitions: 1 << 40,
+	}
+	names := h.cfg.Names
+	delivery := func(topic string) pipeline.Record {
+		return pipeline.Record{Topic: topic, Key: []byte("k"), Value: []byte("{}"), Headers: pipeline.WithEnvelope(nil, d.AppendTo(nil))}
+	}
+	h.produce(
+		pipeline.Record{Topic: names.Events(), Value: []byte("no event")},
+		h.surveyRecord("1", "other", `"nps_score":9`), h.surveyRecord("1", "s", `"nps_score":3`),
+	)
+	explain := func(args ...string) string {
+		t.Helper()
+		return h.run(append([]string{"explain", "to-crm", "1", "--source", "s"}, args...)...).must(t).out
+	}
+	says(t, explain(), "since no match of it is kept", "It fires", ": not_matched, ")
+
+	h.produce(delivery(names.Deliveries("default")))
+	says(t, explain(), "under (offset 1099511627776), since its match is not kept", ": under_way, to the sinks of lane default")
+
+	d.Due = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	h.produce(delivery(names.Delays(pipeline.Tiers()[3])))
+	says(t, explain(), ": waiting, in delay tier 2m, due at 2100-01-01T00:00:00Z")
+
+	h.produce(delivery(names.Waiting("default")))
+	says(t, explain(), ": waiting, until destination crm takes calls again")
+
+	a := event.Attempt{DeliveryID: d.ID, Webhook: "to-crm", Destination: "crm", EventID: "1", Attempt: 1, At: then, ErrorClass: "connect", Error: "nobody there", Outcome: "retry"}
+	h.produce(pipeline.Record{Topic: names.Attempts(), Key: []byte(d.ID), Value: event.AppendAttempt(nil, &a)})
+	says(t, explain(), "Attempt 1 2026-01-31T08:00:00.000Z  connect  retry  in 0s  nobody there", ": waiting, ")
+
+	r := delivery(names.Deliveries("default"))
+	h.produce(pipeline.NewDeadLetter(names.DeadLetters(), &r, pipeline.DeadLetter{
+		Stage: "sink", Reason: pipeline.AttemptsUsed, Error: "enough", At: time.Now().Add(time.Second), Webhook: "to-crm", Delivery: d.ID,
+	}))
+	says(t, explain(), ": dead_letter, attempts_used at the sink: enough")
+
+	h.runWith(destinationYAML, "apply", "-", "--prune").must(t)
+	h.produce(h.surveyRecord("2", "s", `"nps_score":3`))
+	says(t, h.run("explain", "to-crm", "2").must(t).out, "It can't be explained: there is no webhook", ": none, no such webhook is in force")
+}
+
+func TestExplainProblems(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.runWith(bothYAML, "apply", "-").must(t)
+	h.run("explain", "to-cmr", "1").fails(t, exitFailed, `there is no webhook "to-cmr", nor was there ever one; did you mean to-crm?`)
+	h.run("explain", "to-crm", "1").fails(t, exitFailed, `no event with the id "1" since `)
+	h.run("explain", "to-crm", "1", "--since", "soon").fails(t, exitUsage, "--since")
+	h.produce(h.surveyRecord("1", "s", ""))
+	h.run("explain", "to-crm", "1", "--source", "t").fails(t, exitFailed, "no event")
+	h.run("explain", "to-crm", "1").must(t)
+}
