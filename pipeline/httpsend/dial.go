@@ -1,6 +1,7 @@
 package httpsend
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -44,11 +45,11 @@ func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 		return nil, err
 	}
 	config := d.tls.Clone()
-	config.ServerName = host
-	secured := tls.Client(conn, config)
-	if err := secured.HandshakeContext(ctx); err != nil {
+	config.ServerName = cmp.Or(config.ServerName, host)
+	secured, err := handshake(conn, config, func(c *tls.Conn) error { return c.HandshakeContext(ctx) })
+	if err != nil {
 		_ = conn.Close()
-		return nil, &handshakeError{err}
+		return nil, err
 	}
 	return secured, nil
 }
