@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"time"
@@ -17,15 +18,20 @@ type dialer struct {
 	timeout time.Duration // of resolving, connecting and the TLS handshake together
 	plain   net.Dialer    // for names that egress.allow opens
 	guarded net.Dialer
+	proxy   *proxy // nil: none
 	tls     *tls.Config
+	roots   *x509.CertPool // that the proxy's certificate is checked by; nil: the system's
 }
 
 func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	host, _, err := net.SplitHostPort(addr)
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
+	}
+	if d.proxy.serves(host) {
+		return d.tunnel(ctx, host, port)
 	}
 	if d.guard.allowsHost(host) {
 		return d.plain.DialContext(ctx, network, addr)

@@ -21,6 +21,8 @@ func classify(caller, call context.Context, err error) Class {
 		return ClassTimeout
 	case is[*blockedError](err):
 		return ClassBlocked
+	case is[*proxyError](err):
+		return ClassProxy
 	case errors.As(err, &dns):
 		return ClassDNS
 	case is[*handshakeError](err), isAlert(err):

@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"runtime"
@@ -29,6 +30,7 @@ type Options struct {
 	// Allow opens private addresses (the setting egress.allow): CIDRs, addresses,
 	// and host names. A name opens whatever it resolves to.
 	Allow     []string
+	Proxy     *Proxy // what calls go through; nil: nothing
 	UserAgent string // default "Millrace"
 	// MaxIdle is how many idle connections are kept, over all destinations; the
 	// one that was used longest ago is closed first. Default 4096, at about 20 KiB
@@ -52,6 +54,7 @@ type Options struct {
 type Client struct {
 	secrets   *secret.Resolver
 	guard     *guard
+	proxy     *proxy
 	dns       *net.Resolver
 	userAgent string
 	maxIdle   int
@@ -76,23 +79,27 @@ type wire struct {
 }
 
 const (
-	defaultMaxIdle = 4096
-	idleTimeout    = 30 * time.Second // short of the 60 s after which usual load balancers hang up
-	maxHeaderBytes = 64 << 10         // of a response
-	maxSessions    = 1024             // TLS sessions kept, to shorten handshakes
+	defaultUserAgent = "Millrace"
+	defaultMaxIdle   = 4096
+	idleTimeout      = 30 * time.Second // short of the 60 s after which usual load balancers hang up
+	maxHeaderBytes   = 64 << 10         // of a response
+	maxSessions      = 1024             // TLS sessions kept, to shorten handshakes
 )
 
-// New returns a Client. The error names every entry of Allow that is wrong.
+// New returns a Client. The error names every entry of Allow that is wrong, and
+// what is wrong with Proxy.
 func New(o Options) (*Client, error) {
-	g, err := newGuard(o.Allow)
-	if err != nil {
+	g, wrongAllow := newGuard(o.Allow)
+	p, wrongProxy := newProxy(o.Proxy, o.DNS, cmp.Or(o.UserAgent, defaultUserAgent))
+	if err := errors.Join(wrongAllow, wrongProxy); err != nil {
 		return nil, err
 	}
 	return &Client{
 		secrets:      cmp.Or(o.Secrets, &secret.Resolver{}),
 		guard:        g,
+		proxy:        p,
 		dns:          o.DNS,
-		userAgent:    cmp.Or(o.UserAgent, "Millrace"),
+		userAgent:    cmp.Or(o.UserAgent, defaultUserAgent),
 		maxIdle:      cmp.Or(o.MaxIdle, defaultMaxIdle),
 		sessions:     tls.NewLRUClientSessionCache(maxSessions),
 		tokenTimeout: defaultTimeout,
@@ -148,7 +155,9 @@ func (c *Client) newTransport(w wire, config *tls.Config) *http.Transport {
 		timeout: w.connectTimeout,
 		plain:   net.Dialer{Resolver: c.dns},
 		guarded: net.Dialer{Resolver: c.dns, ControlContext: c.guard.control},
+		proxy:   c.proxy,
 		tls:     config,
+		roots:   c.roots,
 	}
 	return &http.Transport{
 		DialContext:            d.dial,

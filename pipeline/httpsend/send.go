@@ -218,7 +218,8 @@ func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, p *pr
 // failure is the result of a call that got no response.
 func failure(class Class, err error, r *secret.Redactor) Result {
 	outcome := Retry
-	if class == ClassBlocked {
+	var proxy *proxyError
+	if class == ClassBlocked || class == ClassProxy && errors.As(err, &proxy) && proxy.refused {
 		outcome = Pause
 	}
 	// The cause is not wrapped: it may quote what was sent.

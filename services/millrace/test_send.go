@@ -104,6 +104,7 @@ var lookAtClass = map[httpsend.Class]string{
 	httpsend.ClassNetwork:  "the network and the platform: the connection broke",
 	httpsend.ClassProtocol: "request.url of the destination: what answers there does not speak HTTP/1.1, or http and https are mixed up",
 	httpsend.ClassBlocked:  "--egress-allow: the address is a private one, and calls to those have to be allowed (here, and for the sink)",
+	httpsend.ClassProxy:    "--egress-proxy and what goes with it (here, and for the sink): the error says what the proxy answers",
 	httpsend.ClassSecret:   "the secrets: set the variables that are named, or give --secrets-dir; certificates and keys as the error says",
 	httpsend.ClassTooLarge: "limits.max_body of the destination",
 	httpsend.ClassInvalid:  "request.url and headers of the destination with the values of this event",
