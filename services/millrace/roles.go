@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	stdlog "log"
 	"log/slog"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +51,9 @@ type sinkSettings struct {
 
 // client is what makes every call, of a sink and of `millrace test`.
 func (s *sinkSettings) client() (*httpsend.Client, error) {
+	// net/http quotes there what a destination sends behind its response, which
+	// may be a secret that it was sent. We log by slog alone.
+	stdlog.SetOutput(io.Discard)
 	client, err := httpsend.New(httpsend.Options{
 		Secrets: &secret.Resolver{Dir: s.SecretsDir}, Allow: s.EgressAllow,
 		Proxy: s.proxy(), UserAgent: "Millrace/" + version,
