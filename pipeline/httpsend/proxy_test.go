@@ -236,7 +236,11 @@ func TestProxyFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := client(t, httpsend.Options{Allow: local, Proxy: &httpsend.Proxy{URL: "http://" + server(t, x.serve)}})
-			s := sender(t, c, httpsend.Target{URL: "http://127.0.0.1:1", ConnectTimeout: 150 * time.Millisecond})
+			target := httpsend.Target{URL: "http://127.0.0.1:1"}
+			if x.want == "no answer in time" {
+				target.ConnectTimeout = 150 * time.Millisecond
+			}
+			s := sender(t, c, target)
 			r := s.Send(t.Context(), httpsend.Call{})
 			if r.Outcome != x.outcome || r.Class != httpsend.ClassProxy || !strings.Contains(r.Err.Error(), x.want) || strings.Contains(r.Err.Error(), "pr0xy") {
 				t.Errorf("%+v", r)
