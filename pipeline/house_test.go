@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"pipeline/preset":     {},
 	"pipeline/definition": {
 		"pipeline", "pipeline/secret", "pipeline/expression", "pipeline/condition", "pipeline/mapping",
-		"pipeline/event", "pipeline/preset", "pipeline/stream", "schemas",
+		"pipeline/event", "pipeline/httpsend", "pipeline/preset", "pipeline/stream", "schemas",
 	},
 	"pipeline/pipelinetest": {"pipeline"},
 	"deploy":                {},

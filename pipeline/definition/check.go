@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Check compiles the set on top of what is in force and returns what would be in
@@ -32,7 +33,7 @@ func (s *Set) Check(base *Snapshot) (*Snapshot, Problems) {
 		if d.rest != nil {
 			found[d.Key] = d.checkRest(after)
 		}
-		for _, p := range d.problems(without(found[d.Key], mine)) {
+		for _, p := range d.problems(append(without(found[d.Key], mine), d.checkCertificates(time.Now())...)) {
 			if !reported[p.spot()] { // else its meaning is wrong since its form is
 				problems = append(problems, p)
 			}

@@ -27,6 +27,7 @@ func compileDestination(d *Destination, presets preset.Set) (*Destination, issue
 	if previous := d.Signing.PreviousSecret; !previous.IsZero() && previous.String() == d.Signing.Secret.String() {
 		is.add(at("signing", "previous_secret"), "found the same reference as under secret, expected another")
 	}
+	d.checkTLS(&is)
 	full := d.withDefaults()
 	if full.Limits.ConnectTimeout > full.Limits.Timeout {
 		is.add(at("limits", "connect_timeout"), "found %s, expected no more than the timeout of %s", full.Limits.ConnectTimeout, full.Limits.Timeout)

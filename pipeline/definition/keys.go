@@ -107,7 +107,7 @@ func destinationKeys(preset bool) []key {
 			key{"headers", mapOf(pattern(headerForm, "the name of a header"), secretText(true)), false},
 		), !preset},
 		{"auth", authentication(), false},
-		{"tls", later(), false},
+		{"tls", tlsKeys(), false},
 		{"signing", secretObject(
 			key{"secret", signingSecret(), true},
 			key{"previous_secret", signingSecret(), false},

@@ -62,8 +62,8 @@ func TestBrokenIsLeftOut(t *testing.T) {
 		"a newer format":  {[]pipeline.Record{{Key: []byte("Webhook/x"), Value: []byte(`{"format":2,"kind":"Webhook","name":"x"}`)}}, "Webhook/x", "newer version"},
 		"another's value": {[]pipeline.Record{{Key: []byte("Webhook/x"), Value: []byte(`{"format":1,"kind":"Webhook","name":"y"}`)}}, "Webhook/x", "says that it is Webhook/y"},
 		"a newer key": {
-			[]pipeline.Record{put("Destination", "x", `{"request":{"url":"https://x.example"},"tls":{"ca":"y"}}`)},
-			"Destination/x", `unknown field "tls"`,
+			[]pipeline.Record{put("Destination", "x", `{"request":{"url":"https://x.example"},"batch":{"max":2}}`)},
+			"Destination/x", `unknown field "batch"`,
 		},
 		"an expression of a newer language": {
 			[]pipeline.Record{put("Destination", "x", good), put("Webhook", "x", `{"event":"launcher.clicked","destination":"x","condition":"attrs[\"a\"] == 1"}`)},

@@ -198,6 +198,7 @@ type Destination struct {
 	Preset      string            `json:"preset,omitempty"` // what is left out is the preset's
 	Request     Request           `json:"request,omitzero"`
 	Auth        Auth              `json:"auth,omitzero"`
+	TLS         TLS               `json:"tls,omitzero"`
 	Signing     Signing           `json:"signing,omitzero"`
 	Lane        string            `json:"lane,omitempty"`
 	Limits      Limits            `json:"limits,omitzero"`

@@ -16,8 +16,8 @@ import (
 	"github.com/millrace-io/millrace/pipeline/pipelinetest"
 )
 
-// answering is a DNS that resolves each name to an IPv4 address; "" does not
-// exist.
+// answering is a DNS that resolves each name to IPv4 addresses, in this order;
+// "" does not exist.
 func answering(t *testing.T, address func(name string) string) *net.Resolver {
 	t.Helper()
 	var running sync.WaitGroup
@@ -55,10 +55,13 @@ func answerOne(c net.Conn, address func(string) string) error {
 		m = append(m, 0x81, 0x83, 0, 1, 0, 0, 0, 0, 0, 0) // no such name
 		m = append(m, question...)
 	case asksA:
-		m = append(m, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0)
+		all := strings.Fields(ip)
+		m = append(m, 0x81, 0x80, 0, 1, 0, byte(len(all)), 0, 0, 0, 0)
 		m = append(m, question...)
-		m = append(m, 0xc0, 12, 0, isA, 0, 1, 0, 0, 0, 0, 0, 4) // the name above, class IN, ttl 0
-		m = append(m, netip.MustParseAddr(ip).AsSlice()...)
+		for _, ip := range all {
+			m = append(m, 0xc0, 12, 0, isA, 0, 1, 0, 0, 0, 0, 0, 4) // the name above, class IN, ttl 0
+			m = append(m, netip.MustParseAddr(ip).AsSlice()...)
+		}
 	default:
 		m = append(m, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0)
 		m = append(m, question...)

@@ -1,8 +1,10 @@
 package httpsend
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"time"
@@ -16,15 +18,20 @@ type dialer struct {
 	timeout time.Duration // of resolving, connecting and the TLS handshake together
 	plain   net.Dialer    // for names that egress.allow opens
 	guarded net.Dialer
+	proxy   *proxy // nil: none
 	tls     *tls.Config
+	roots   *x509.CertPool // that the proxy's certificate is checked by; nil: the system's
 }
 
 func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	host, _, err := net.SplitHostPort(addr)
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
+	}
+	if d.proxy.serves(host) {
+		return d.tunnel(ctx, host, port)
 	}
 	if d.guard.allowsHost(host) {
 		return d.plain.DialContext(ctx, network, addr)
@@ -44,11 +51,11 @@ func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 		return nil, err
 	}
 	config := d.tls.Clone()
-	config.ServerName = host
-	secured := tls.Client(conn, config)
-	if err := secured.HandshakeContext(ctx); err != nil {
+	config.ServerName = cmp.Or(config.ServerName, host)
+	secured, err := handshake(conn, config, func(c *tls.Conn) error { return c.HandshakeContext(ctx) })
+	if err != nil {
 		_ = conn.Close()
-		return nil, &handshakeError{err}
+		return nil, err
 	}
 	return secured, nil
 }

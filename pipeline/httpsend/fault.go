@@ -21,9 +21,11 @@ func classify(caller, call context.Context, err error) Class {
 		return ClassTimeout
 	case is[*blockedError](err):
 		return ClassBlocked
+	case is[*proxyError](err):
+		return ClassProxy
 	case errors.As(err, &dns):
 		return ClassDNS
-	case is[*handshakeError](err):
+	case is[*handshakeError](err), isAlert(err):
 		return ClassTLS
 	case errors.As(err, &op) && op.Op == "dial", errors.Is(err, context.DeadlineExceeded):
 		return ClassConnect
@@ -36,6 +38,15 @@ func classify(caller, call context.Context, err error) Class {
 func is[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
+}
+
+// plainly is the text of an error, in plain words where net/http has none.
+func plainly(err error) string {
+	text := err.Error()
+	if strings.Contains(text, `malformed HTTP response "\x15\x03`) {
+		return "the server speaks TLS, so the URL would have to begin with https://: " + text
+	}
+	return text
 }
 
 // oneLine makes an error's text fit a log line.

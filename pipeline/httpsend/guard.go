@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -91,6 +92,12 @@ func (g *guard) allows(addr netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// allowsAll says whether every address is opened.
+func (g *guard) allowsAll() bool {
+	return slices.Contains(g.prefixes, netip.MustParsePrefix("0.0.0.0/0")) &&
+		slices.Contains(g.prefixes, netip.MustParsePrefix("::/0"))
 }
 
 // plainAddr strips what writes the same address differently: a zone, and the

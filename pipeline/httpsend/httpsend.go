@@ -10,12 +10,16 @@ package httpsend
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/millrace-io/millrace/pipeline/secret"
 )
@@ -26,6 +30,7 @@ type Options struct {
 	// Allow opens private addresses (the setting egress.allow): CIDRs, addresses,
 	// and host names. A name opens whatever it resolves to.
 	Allow     []string
+	Proxy     *Proxy // what calls go through; nil: nothing
 	UserAgent string // default "Millrace"
 	// MaxIdle is how many idle connections are kept, over all destinations; the
 	// one that was used longest ago is closed first. Default 4096, at about 20 KiB
@@ -49,6 +54,7 @@ type Options struct {
 type Client struct {
 	secrets   *secret.Resolver
 	guard     *guard
+	proxy     *proxy
 	dns       *net.Resolver
 	userAgent string
 	maxIdle   int
@@ -58,8 +64,10 @@ type Client struct {
 	// which answers are expected within milliseconds may have a slow one.
 	tokenTimeout time.Duration
 
-	mu         sync.Mutex
-	transports map[wire]*http.Transport
+	mu sync.Mutex
+	// Senders keep transports alive; one that no Sender has is collected once its
+	// last connection has closed.
+	transports map[wire]weak.Pointer[http.Transport]
 	grants     map[grantKey]*tokens
 }
 
@@ -67,30 +75,35 @@ type Client struct {
 // it may use each other's idle connections to the same host.
 type wire struct {
 	connectTimeout time.Duration
+	secured        [sha256.Size]byte // the id of the destination's own TLS, zero without
 }
 
 const (
-	defaultMaxIdle = 4096
-	idleTimeout    = 30 * time.Second // short of the 60 s after which usual load balancers hang up
-	maxHeaderBytes = 64 << 10         // of a response
-	maxSessions    = 1024             // TLS sessions kept, to shorten handshakes
+	defaultUserAgent = "Millrace"
+	defaultMaxIdle   = 4096
+	idleTimeout      = 30 * time.Second // short of the 60 s after which usual load balancers hang up
+	maxHeaderBytes   = 64 << 10         // of a response
+	maxSessions      = 1024             // TLS sessions kept, to shorten handshakes
 )
 
-// New returns a Client. The error names every entry of Allow that is wrong.
+// New returns a Client. The error names every entry of Allow that is wrong, and
+// what is wrong with Proxy.
 func New(o Options) (*Client, error) {
-	g, err := newGuard(o.Allow)
-	if err != nil {
+	g, wrongAllow := newGuard(o.Allow)
+	p, wrongProxy := newProxy(o.Proxy, o.DNS, cmp.Or(o.UserAgent, defaultUserAgent))
+	if err := errors.Join(wrongAllow, wrongProxy); err != nil {
 		return nil, err
 	}
 	return &Client{
 		secrets:      cmp.Or(o.Secrets, &secret.Resolver{}),
 		guard:        g,
+		proxy:        p,
 		dns:          o.DNS,
-		userAgent:    cmp.Or(o.UserAgent, "Millrace"),
+		userAgent:    cmp.Or(o.UserAgent, defaultUserAgent),
 		maxIdle:      cmp.Or(o.MaxIdle, defaultMaxIdle),
 		sessions:     tls.NewLRUClientSessionCache(maxSessions),
 		tokenTimeout: defaultTimeout,
-		transports:   map[wire]*http.Transport{},
+		transports:   map[wire]weak.Pointer[http.Transport]{},
 		grants:       map[grantKey]*tokens{},
 	}, nil
 }
@@ -100,23 +113,41 @@ func New(o Options) (*Client, error) {
 func (c *Client) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, t := range c.transports {
-		t.CloseIdleConnections()
+	for _, p := range c.transports {
+		if t := p.Value(); t != nil {
+			t.CloseIdleConnections()
+		}
 	}
 }
 
+// transport returns the transport of what needs no TLS of its own.
 func (c *Client) transport(w wire) *http.Transport {
+	return c.transportFor(w, &tls.Config{RootCAs: c.roots, ClientSessionCache: c.sessions, MinVersion: tls.VersionTLS12})
+}
+
+// transportFor returns the transport of a wire, whose TLS is this.
+func (c *Client) transportFor(w wire, config *tls.Config) *http.Transport {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.transports[w]
-	if t == nil {
-		t = c.newTransport(w)
-		c.transports[w] = t
+	if t := c.transports[w].Value(); t != nil {
+		return t
 	}
+	t := c.newTransport(w, config)
+	c.transports[w] = weak.Make(t)
+	runtime.AddCleanup(t, c.forget, w)
 	return t
 }
 
-func (c *Client) newTransport(w wire) *http.Transport {
+// forget drops what is left of a transport that was collected.
+func (c *Client) forget(w wire) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.transports[w].Value() == nil {
+		delete(c.transports, w)
+	}
+}
+
+func (c *Client) newTransport(w wire, config *tls.Config) *http.Transport {
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
 	d := &dialer{
@@ -124,7 +155,9 @@ func (c *Client) newTransport(w wire) *http.Transport {
 		timeout: w.connectTimeout,
 		plain:   net.Dialer{Resolver: c.dns},
 		guarded: net.Dialer{Resolver: c.dns, ControlContext: c.guard.control},
-		tls:     &tls.Config{RootCAs: c.roots, ClientSessionCache: c.sessions, MinVersion: tls.VersionTLS12},
+		proxy:   c.proxy,
+		tls:     config,
+		roots:   c.roots,
 	}
 	return &http.Transport{
 		DialContext:            d.dial,

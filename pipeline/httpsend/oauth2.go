@@ -62,7 +62,7 @@ func (o OAuth2) apply(found []string, b *builder) {
 	}
 	e := &endpoint{
 		url: u, id: found[0], secret: found[1], refresh: found[2], form: o.form(),
-		transport: b.sender.transport, timeout: max(b.sender.timeout, b.sender.client.tokenTimeout), userAgent: b.sender.client.userAgent,
+		transport: b.sender.transport(nil), timeout: max(b.sender.timeout, b.sender.client.tokenTimeout), userAgent: b.sender.client.userAgent,
 	}
 	for _, s := range found[1:] {
 		b.secrets = append(b.secrets, secret.New(s))

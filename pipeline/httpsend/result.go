@@ -50,6 +50,7 @@ const (
 	ClassNetwork     Class = "network"            // the connection broke
 	ClassProtocol    Class = "protocol"           // what came back is not HTTP, or its header is too large
 	ClassBlocked     Class = "blocked"            // the address is private and egress.allow does not open it
+	ClassProxy       Class = "proxy"              // the egress proxy made no connection
 	ClassCanceled    Class = "canceled"           // the caller's context ended; the call may have arrived
 	ClassSecret      Class = "secret_missing"     // a secret is missing, or unfit for where it is put
 	ClassToken       Class = "token_missing"      // the token endpoint gives none

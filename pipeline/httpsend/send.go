@@ -54,7 +54,7 @@ func (s *Sender) attempt(caller, ctx context.Context, p *prepared, call *Call) R
 	if failed != nil {
 		return *failed
 	}
-	result := s.roundTrip(caller, ctx, req, p.redactor)
+	result := s.roundTrip(caller, ctx, req, p)
 	result.Latency = time.Since(start)
 	return result
 }
@@ -200,10 +200,11 @@ func (s *Sender) callHeader(p *prepared, call *Call, now time.Time) (http.Header
 	return h, nil
 }
 
-func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, r *secret.Redactor) Result {
+func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, p *prepared) Result {
+	r := p.redactor
 	// The transport, and not an http.Client: redirects are not followed, and its
 	// errors don't quote the URL.
-	resp, err := s.transport.RoundTrip(req.WithContext(ctx))
+	resp, err := p.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return failure(classify(caller, ctx, err), err, r)
 	}
@@ -234,11 +235,12 @@ func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, r *se
 // failure is the result of a call that got no response.
 func failure(class Class, err error, r *secret.Redactor) Result {
 	outcome := Retry
-	if class == ClassBlocked {
+	var proxy *proxyError
+	if class == ClassBlocked || class == ClassProxy && errors.As(err, &proxy) && proxy.refused {
 		outcome = Pause
 	}
 	// The cause is not wrapped: it may quote what was sent.
-	text := oneLine(r.RedactCut(err.Error()))
+	text := oneLine(r.RedactCut(plainly(err)))
 	return Result{Outcome: outcome, Class: class, Err: fmt.Errorf("%s: %s", class, text)}
 }
 

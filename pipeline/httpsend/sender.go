@@ -18,7 +18,7 @@ import (
 // needs no closing.
 type Sender struct {
 	client      *Client
-	transport   *http.Transport
+	wire        wire
 	method      string
 	url         secret.Reference // up to the first expression
 	dynamic     bool             // whether there is one
@@ -27,6 +27,7 @@ type Sender struct {
 	typed       bool // Content-Type is among them
 	auth        Auth
 	signing     Signing
+	tls         TLS
 	verdicts    verdicts
 	timeout     time.Duration
 	maxBody     int
@@ -35,6 +36,7 @@ type Sender struct {
 	prepared  atomic.Pointer[prepared]
 	granted   atomic.Pointer[granted] // what was prepared with the newest access token
 	preparing sync.Mutex
+	secured   *secured // what tls was last
 }
 
 // prepared is what calls have in common once secrets are looked up.
@@ -49,6 +51,8 @@ type prepared struct {
 	secrets  []secret.Value
 	redactor *secret.Redactor // of the secrets
 	until    time.Time        // look up again then; zero: never
+	// transport is the one for these secrets.
+	transport *http.Transport
 }
 
 // Ready says whether all secrets are there, and whether there is an access token
@@ -71,11 +75,14 @@ func (s *Sender) current(now time.Time) *prepared {
 	if p := s.prepared.Load(); p.fresh(now) {
 		return p
 	}
-	p = s.prepare()
+	p = s.prepare(now)
 	if s.hasSecrets() {
 		p.until = now.Add(secret.Fresh)
 	}
-	s.prepared.Store(p)
+	old := s.prepared.Swap(p)
+	if !s.tls.isZero() && old != nil && old.transport != nil && old.transport != p.transport {
+		old.transport.CloseIdleConnections() // they were made under certificates that have been replaced
+	}
 	return p
 }
 
@@ -84,7 +91,7 @@ func (p *prepared) fresh(now time.Time) bool {
 }
 
 func (s *Sender) hasSecrets() bool {
-	var refs []secret.Reference
+	refs := s.tls.references()
 	for _, h := range s.headers {
 		refs = append(refs, h.values...)
 	}
@@ -96,7 +103,7 @@ func (s *Sender) hasSecrets() bool {
 	return len(s.urlSecrets) > 0 || slices.ContainsFunc(refs, named)
 }
 
-func (s *Sender) prepare() *prepared {
+func (s *Sender) prepare(now time.Time) *prepared {
 	b := &builder{sender: s, header: http.Header{}}
 	for _, h := range s.headers {
 		for _, v := range h.values {
@@ -108,13 +115,27 @@ func (s *Sender) prepare() *prepared {
 	}
 	keys := b.sign(s.signing)
 	fill, u := b.url(s.url, s.urlSecrets)
+	secured := b.secure(s, now)
+	if u != nil && u.Scheme == "http" && !s.tls.isZero() {
+		b.errs = append(b.errs, errors.New("tls is set, but the URL begins with http://"))
+	}
 	if err := errors.Join(b.errs...); err != nil {
 		return &prepared{err: err}
 	}
 	return &prepared{
 		url: u, fill: fill, header: b.header, keys: keys, property: b.property, endpoint: b.endpoint,
-		secrets: b.secrets, redactor: secret.NewRedactor(b.secrets...),
+		secrets: b.secrets, redactor: secret.NewRedactor(b.secrets...), transport: s.transport(secured),
 	}
+}
+
+// transport is the one for a TLS; nil is the usual.
+func (s *Sender) transport(secured *secured) *http.Transport {
+	if secured == nil {
+		return s.client.transport(s.wire)
+	}
+	w := s.wire
+	w.secured = secured.id
+	return s.client.transportFor(w, secured.config)
 }
 
 // builder collects what a request is made of, the secrets in it, and what is

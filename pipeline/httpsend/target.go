@@ -23,6 +23,7 @@ type Target struct {
 	URL            string
 	Headers        []Header // values may hold references to secrets; a name may repeat
 	Auth           Auth
+	TLS            TLS // beside the usual; only for https
 	Signing        Signing
 	Responses      map[string]string // what a status, "4xx" or "5xx" means, by the names of outcomes; default: see verdict
 	Timeout        time.Duration     // of the whole call, response included; default 10 s
@@ -80,6 +81,7 @@ func (c *Client) Target(t Target) (*Sender, error) {
 		method:      cmp.Or(t.Method, http.MethodPost),
 		auth:        t.Auth,
 		signing:     t.Signing,
+		tls:         t.TLS,
 		timeout:     cmp.Or(t.Timeout, defaultTimeout),
 		maxBody:     cmp.Or(t.MaxBody, defaultMaxBody),
 		maxResponse: cmp.Or(t.MaxResponse, defaultMaxResponse),
@@ -91,11 +93,12 @@ func (c *Client) Target(t Target) (*Sender, error) {
 		unknown,
 		s.setURL(t.URL),
 		s.setHeaders(t.Headers, c.userAgent),
+		t.TLS.validate(),
 	)
 	if err != nil {
 		return nil, err
 	}
-	s.transport = c.transport(wire{cmp.Or(t.ConnectTimeout, defaultConnectTimeout)})
+	s.client, s.wire = c, wire{connectTimeout: cmp.Or(t.ConnectTimeout, defaultConnectTimeout)}
 	return s, nil
 }
 

@@ -46,9 +46,10 @@ type options struct {
 	registry   string                // address of a schema registry
 	secrets    string                // directory of secrets
 	traces     traceSettings
-	idle       bool // no role is started; see run
-	noLoopback bool // calls to this machine are not allowed
-	asIs       bool // settings are those of `millrace up`, and its broker where the tests' is kfake
+	proxy      egressProxySettings // what calls go through
+	idle       bool                // no role is started; see run
+	noLoopback bool                // calls to this machine are not allowed
+	asIs       bool                // settings are those of `millrace up`, and its broker where the tests' is kfake
 }
 
 // start prepares the topics and starts every role. All of it ends with the test.
@@ -156,7 +157,7 @@ func (m *millrace) run(roles ...string) process {
 }
 
 func (m *millrace) add(s *service, roles []string) error {
-	up := upCmd{Registry: registrySettings{URL: m.opts.registry}, sinkSettings: sinkSettings{SecretsDir: m.opts.secrets}}
+	up := upCmd{Registry: registrySettings{URL: m.opts.registry}, sinkSettings: sinkSettings{SecretsDir: m.opts.secrets, egressProxySettings: m.opts.proxy}}
 	if len(roles) == 0 {
 		return up.add(s, m.cfg.Log, streams{out: m.log, err: m.log})
 	}

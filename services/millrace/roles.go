@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	stdlog "log"
 	"log/slog"
 
 	"golang.org/x/sync/errgroup"
@@ -43,14 +45,18 @@ type registrySettings struct {
 // sinkSettings are what only a sink has.
 type sinkSettings struct {
 	EgressAllow []string `help:"Private addresses that may be called: CIDRs, addresses, host names." placeholder:"CIDR|HOST"`
-	SecretsDir  string   `help:"Directory below which $${file:PATH} is looked up." placeholder:"DIR" type:"path"`
+	egressProxySettings
+	SecretsDir string `help:"Directory below which $${file:PATH} is looked up." placeholder:"DIR" type:"path"`
 }
 
 // client is what makes every call, of a sink and of `millrace test`.
 func (s *sinkSettings) client() (*httpsend.Client, error) {
+	// net/http quotes there what a destination sends behind its response, which
+	// may be a secret that it was sent. We log by slog alone.
+	stdlog.SetOutput(io.Discard)
 	client, err := httpsend.New(httpsend.Options{
 		Secrets: &secret.Resolver{Dir: s.SecretsDir}, Allow: s.EgressAllow,
-		UserAgent: "Millrace/" + version,
+		Proxy: s.proxy(), UserAgent: "Millrace/" + version,
 	})
 	if err != nil {
 		return nil, &codeError{exitUsage, err}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
@@ -109,7 +110,9 @@ func (c *upCmd) add(s *service, log *slog.Logger, std streams) error {
 		return err
 	}
 	local := c.sinkSettings
-	local.EgressAllow = append([]string{"127.0.0.0/8", "::1/128", "localhost"}, local.EgressAllow...)
+	here := []string{"127.0.0.0/8", "::1/128", "localhost"}
+	local.EgressAllow = slices.Concat(here, local.EgressAllow)
+	local.EgressNoProxy = slices.Concat(here, local.EgressNoProxy)
 	if err := s.sink(&local, nil); err != nil {
 		return err
 	}

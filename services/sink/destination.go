@@ -72,6 +72,10 @@ func target(def *definition.Destination) httpsend.Target {
 		Timeout:        time.Duration(def.Limits.Timeout),
 		ConnectTimeout: time.Duration(def.Limits.ConnectTimeout),
 		MaxBody:        int(def.Limits.MaxBody), MaxResponse: int(def.Limits.MaxResponse),
+		TLS: httpsend.TLS{
+			CA: def.TLS.CA.Reference, Cert: def.TLS.Cert.Reference, Key: def.TLS.Key.Reference,
+			ServerName: def.TLS.ServerName, PartialChain: def.TLS.PartialChain,
+		},
 	}
 	for name, value := range def.Request.Headers {
 		t.Headers = append(t.Headers, httpsend.Header{Name: name, Value: value.String()})
