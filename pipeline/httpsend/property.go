@@ -36,7 +36,7 @@ func (i InProperty) references() []secret.Reference { return []secret.Reference{
 
 func (i InProperty) apply(found []string, b *builder) {
 	// An echo of what was sent may escape it once more.
-	inJSON := string(bytes.Trim(quoted(found[0]), `"`))
+	inJSON := string(bytes.Trim(asJSON(found[0]), `"`))
 	b.secrets = append(b.secrets, secret.New(found[0]), secret.New(inJSON), secret.New(url.QueryEscape(found[0])))
 	if !utf8.ValidString(found[0]) {
 		b.errs = append(b.errs, fmt.Errorf("property %q: its secret is not valid UTF-8", i.Name))
@@ -55,7 +55,7 @@ type property struct {
 
 func newProperty(name, value string) *property {
 	p := &property{
-		name: name, path: []string{name}, value: quoted(value),
+		name: name, path: []string{name}, value: asJSON(value),
 		pair: []byte(url.QueryEscape(name) + "=" + url.QueryEscape(value)),
 	}
 	if strings.HasPrefix(name, "/") {
@@ -67,7 +67,7 @@ func newProperty(name, value string) *property {
 	return p
 }
 
-func quoted(s string) []byte {
+func asJSON(s string) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -101,7 +101,7 @@ func (p *property) inBody(body []byte) ([]byte, error) {
 		out = append(out, ',')
 	}
 	if hole.isNew && !hole.element {
-		out = append(append(out, quoted(hole.key)...), ':')
+		out = append(append(out, asJSON(hole.key)...), ':')
 	}
 	if out, err = appendNested(out, hole.missing, p.value); err != nil {
 		return nil, fmt.Errorf("property %q, which auth sets: %w", p.name, err)
@@ -126,7 +126,7 @@ func appendNested(dst []byte, parts []string, value []byte) ([]byte, error) {
 	for i := range parts {
 		switch index, ok := indexOf(parts[i]); {
 		case !ok:
-			dst = append(append(append(dst, '{'), quoted(parts[i])...), ':')
+			dst = append(append(append(dst, '{'), asJSON(parts[i])...), ':')
 			closing = append(closing, '}')
 		case index == 0:
 			dst = append(dst, '[')

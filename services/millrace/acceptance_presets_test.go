@@ -204,29 +204,6 @@ properties:
 destination: heap
 `
 
-// The walk-through of the user's manual ends as it says there.
-func TestHeapWalkThrough(t *testing.T) {
-	t.Parallel()
-	heap := platforms["heap"]
-	r := pipelinetest.Receiver(t, pipelinetest.Answering(heap.take))
-	file := tempFile(t, "heap.yaml", strings.ReplaceAll(heapByHand, "$URL", r.URL))
-	send := func(more ...string) result {
-		return commandLine(t, "", append([]string{"test", "-f", file, "--egress-allow", "127.0.0.0/8", "--send", "--yes"}, more...)...)
-	}
-	if got := send().must(t); !strings.Contains(got.out, "Tested Successfully!") {
-		t.Errorf("it says %s", got.out)
-	}
-	if calls := r.Calls(); len(calls) != 1 || heap.check(&calls[0]) != nil {
-		t.Errorf("Heap was called with %v", bodies(r))
-	}
-	long := tempFile(t, "event.json", `{"type":"smart_walk_thru.goal_reached","user":"`+strings.Repeat("u", 256)+`"}`)
-	got := send("--event", long)
-	got.fails(t, exitFailed, "")
-	if !strings.Contains(got.out, "identity: found 256 characters, expected at most 255") || r.Count() != 1 {
-		t.Errorf("with an identity of 256 characters it says %s, and has made %d calls", got.out, r.Count()-1)
-	}
-}
-
 // What Heap would refuse is caught with a message that names it: without app_id
 // when it is applied, an identity of 256 characters as a dead letter, so that
 // Heap is never called with it.
