@@ -31,6 +31,9 @@ func (d *Destination) fillIn(presets preset.Set, is *issues) *Destination {
 		return d
 	}
 	out.Contract = p.Contract
+	if out.Auth.Type == AuthProperty { // the mapping does without it
+		out.Contract = p.Contract.Given(out.Auth.Name)
+	}
 	out.checkPreset(p, is)
 	return out
 }

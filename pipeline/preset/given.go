@@ -1,0 +1,57 @@
+package preset
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Given returns the rule for bodies that get a property later, under a name as
+// in a mapping: it may be missing, and counts as there where one of several has
+// to be. What an array has to hold, it has to hold in each element, so there the
+// property may be missing from all of them.
+func (r *Rule) Given(name string) *Rule {
+	path := []string{name}
+	if strings.HasPrefix(name, "/") {
+		path = strings.Split(name[1:], "/")
+		for i, part := range path {
+			path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(part)
+		}
+	}
+	return r.given(path)
+}
+
+func (r *Rule) given(path []string) *Rule {
+	if r == nil {
+		return nil
+	}
+	out := *r
+	if len(path) == 0 {
+		return &out
+	}
+	name := path[0]
+	out.Items = r.Items.given(path[1:])
+	out.Properties = maps.Clone(r.Properties)
+	if inner := r.Properties[name].given(path[1:]); inner != nil {
+		inner.Required = false
+		out.Properties[name] = inner
+	}
+	if slices.Contains(r.AnyOf, name) {
+		out.AnyOf = nil
+	}
+	if slices.Contains(r.OneOf, name) {
+		out.OneOf = nil
+		for _, other := range r.OneOf {
+			with := *out.Properties[other]
+			with.Refused = fmt.Sprintf("found it beside %s, which is added when the call is made, expected one of them", name)
+			out.Properties[other] = &with
+		}
+		out.Properties[name].Refused = r.Properties[name].Refused
+	}
+	out.rules = make([]*Rule, len(out.listed))
+	for i, known := range out.listed {
+		out.rules[i] = out.Properties[known]
+	}
+	return &out
+}
