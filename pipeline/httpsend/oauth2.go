@@ -323,7 +323,7 @@ func (s *Sender) sendWithToken(caller, ctx context.Context, p *prepared, call *C
 		return *failed
 	}
 	result := s.attemptWith(caller, ctx, p, call, t)
-	if result.Status != http.StatusUnauthorized {
+	if !refuses(&result) {
 		return result
 	}
 	t, failed = s.token(caller, ctx, p, t)
@@ -341,10 +341,16 @@ func (s *Sender) sendWithToken(caller, ctx context.Context, p *prepared, call *C
 
 func (s *Sender) attemptWith(caller, ctx context.Context, p *prepared, call *Call, t *token) Result {
 	result := s.attempt(caller, ctx, s.authorized(p, t), call)
-	if result.Status != 0 && result.Status != http.StatusUnauthorized {
+	if result.Status != 0 && !refuses(&result) {
 		t.accepted.Store(true)
 	}
 	return result
+}
+
+// refuses says whether a response is about the token. A destination may have
+// been said to mean something else by its 401.
+func refuses(r *Result) bool {
+	return r.Status == http.StatusUnauthorized && r.Outcome != Success
 }
 
 // token waits for a token, for at most half of the time that is left: the other

@@ -436,6 +436,21 @@ func TestOAuth2LateRefusals(t *testing.T) {
 	}
 }
 
+// Where a 401 is said to mean success, it says nothing about the token.
+func TestOAuth2TakesResponsesAsTheyAreMeant(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	e := pipelinetest.Receiver(t, pipelinetest.Answering(func(*pipelinetest.Call) pipelinetest.Answer { return pipelinetest.Answer{Status: 401} }))
+	for meaning, want := range map[string]string{"success": "map[success:1]", "dead_letter": "map[dead_letter:1]", "retry": "map[retry:1]"} {
+		s := authorizedSender(t, nil, httpsend.Target{URL: e.URL, Auth: credentials(t, i.URL), Responses: map[string]string{"401": meaning}})
+		before := i.Count()
+		expectOutcomes(t, sendMany(t, s, 1), want)
+		if asked := i.Count() - before; asked != 1 && meaning == "success" || asked != 2 && meaning != "success" {
+			t.Errorf("%s: %d tokens", meaning, asked)
+		}
+	}
+}
+
 // A destination that echoes the token is not quoted.
 func TestOAuth2TokensAreNotShown(t *testing.T) {
 	t.Parallel()
