@@ -56,7 +56,6 @@ type Rule struct {
 
 	form   *regexp.Regexp
 	listed []string // Properties by name, sorted
-	rules  []*Rule  // of those
 }
 
 // Types are written as one word or as a list.
@@ -103,12 +102,10 @@ func (r *Rule) prepare() error {
 			return fmt.Errorf("found %q in one_of or any_of, which properties does not have", name)
 		}
 	}
-	r.rules = nil
 	for _, name := range r.listed {
 		if err := r.Properties[name].prepare(); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		r.rules = append(r.rules, r.Properties[name])
 	}
 	return errors.Join(r.Values.prepare(), r.Names.prepare(), r.Items.prepare())
 }
@@ -229,7 +226,7 @@ func (r *Rule) member(name []byte, seen *uint64) *Rule {
 	for i, known := range r.listed {
 		if known == string(name) {
 			*seen |= 1 << i
-			return r.rules[i]
+			return r.Properties[known]
 		}
 	}
 	return r.Values
