@@ -49,9 +49,5 @@ func (r *Rule) given(path []string) *Rule {
 		}
 		out.Properties[name].Refused = r.Properties[name].Refused
 	}
-	out.rules = make([]*Rule, len(out.listed))
-	for i, known := range out.listed {
-		out.rules[i] = out.Properties[known]
-	}
 	return &out
 }
