@@ -33,7 +33,8 @@ func (s *Sender) Preview(call Call) (Request, error) {
 	for _, h := range append(showAuth(s.auth), showSigning(s.signing)...) {
 		shown.header[h.Name] = []string{h.Value}
 	}
-	if in, ok := s.auth.(InProperty); ok {
+	in, inBody := s.auth.(InProperty)
+	if inBody {
 		var err error
 		if call, err = s.withProperty(in.shown(), call); err != nil {
 			return Request{}, err
@@ -53,7 +54,7 @@ func (s *Sender) Preview(call Call) (Request, error) {
 			r.Header = append(r.Header, Header{name, v})
 		}
 	}
-	if len(call.Body) > 0 {
+	if len(call.Body) > 0 && !inBody { // how long a secret is, nobody needs to know
 		r.Header = append(r.Header, Header{"Content-Length", strconv.Itoa(len(call.Body))})
 	}
 	slices.SortStableFunc(r.Header, func(a, b Header) int {

@@ -160,6 +160,8 @@ func TestPreviewShowsKeysInTheirPlace(t *testing.T) {
 		s := sender(t, c, httpsend.Target{URL: "https://x.example", Auth: httpsend.InProperty{Name: "/k/a", Value: reference(t, x.value)}})
 		if p, err := s.Preview(x.call); err != nil || p.URL != x.url || string(p.Body) != x.body {
 			t.Errorf("%+v, %s, %v", p, p.Body, err)
+		} else if length := headersOf(p).Get("Content-Length"); length != "" {
+			t.Errorf("the length of what is sent is not that of what is shown, %s", length)
 		}
 	}
 	get := sender(t, c, httpsend.Target{Method: "GET", URL: "https://x.example/", Auth: httpsend.InProperty{Name: "k", Value: reference(t, "${env:MILLRACE_SECRET_A}")}})

@@ -188,10 +188,7 @@ func (t *trial) run(ctx context.Context) (passed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	call, err := t.call(sender)
-	if err != nil {
-		return false, err
-	}
+	call := t.call(sender)
 	sendable := t.why.Fires && len(t.problems) == 0
 	if t.Send && !sendable {
 		t.notes = append(t.notes, "nothing is sent")
@@ -242,7 +239,7 @@ func (t *trial) try(ctx context.Context, text []byte) (*pipeline.Event, *definit
 }
 
 // call makes the call and what is shown of it.
-func (t *trial) call(sender *httpsend.Sender) (call httpsend.Call, err error) {
+func (t *trial) call(sender *httpsend.Sender) (call httpsend.Call) {
 	name := t.webhook.Webhook.Name
 	id := pipeline.DeliveryID(t.event, name)
 	out, err := t.webhook.Request(&expression.Input{Event: t.event, DeliveryID: id, Webhook: name})
@@ -252,7 +249,7 @@ func (t *trial) call(sender *httpsend.Sender) (call httpsend.Call, err error) {
 			reason = fmt.Sprintf("%v (a delivery becomes a dead letter: %s)", dead.Err, dead.Reason)
 		}
 		t.problems = append(t.problems, "no request can be made: "+reason)
-		return call, nil
+		return call
 	}
 	call = httpsend.Call{ID: id, URL: out.URL}
 	if t.webhook.Destination.Request.Method == http.MethodGet {
@@ -262,11 +259,12 @@ func (t *trial) call(sender *httpsend.Sender) (call httpsend.Call, err error) {
 	}
 	shown, err := sender.Preview(call)
 	if err != nil {
-		return call, err
+		t.problems = append(t.problems, "no request can be made: "+oneLine(err))
+		return call
 	}
 	t.request = &shown
 	t.checkCall(sender, call)
-	return call, nil
+	return call
 }
 
 // checkCall finds out what keeps the call from being made. A secret may be where
