@@ -243,3 +243,44 @@ func TestHeapContract(t *testing.T) {
 		t.Errorf("Heap was called with %v", bodies(r))
 	}
 }
+
+// Amplitude's key is put into the body when the call is made: the mapping does
+// without it, and no topic has it.
+func TestAmplitudeKey(t *testing.T) {
+	t.Parallel()
+	r := pipelinetest.Receiver(t)
+	dir := strings.TrimSuffix(tempFile(t, "key", secretOf("AMPLITUDE_KEY")), "/key")
+	m := start(t, options{secrets: dir})
+	m.apply(strings.ReplaceAll(`
+kind: Destination
+name: amplitude
+preset: amplitude
+request:
+  url: $URL/2/httpapi
+auth: {type: property, name: api_key, value: "${file:key}"}
+---
+kind: Webhook
+name: goal-to-amplitude
+event: smart_walk_thru.goal_reached
+properties:
+  - {from: wm.euid, as: /events/0/user_id}
+  - {name: /events/0/event_type, value: Goal}
+destination: amplitude
+`, "$URL", r.URL))
+	m.produce(jsonEvent(t, map[string]any{"type": "smart_walk_thru.goal_reached", "id": "1", "user": "u-10427"}))
+	m.settled(map[string]endings{"goal-to-amplitude": {pipeline.Matched: 1, pipeline.Delivered: 1}})
+	var body any
+	calls := r.Calls()
+	if err := json.Unmarshal(calls[0].Body, &body); err != nil {
+		t.Fatal(err)
+	}
+	if field(body, "api_key") != secretOf("AMPLITUDE_KEY") || field(body, "events", 0, "user_id") != "u-10427" {
+		t.Errorf("Amplitude was called with %s", calls[0].Body)
+	}
+	m.read("the delivery", func(d *pipeline.Record) bool {
+		if strings.Contains(string(d.Value), secretOf("AMPLITUDE_KEY")) {
+			t.Errorf("the topic has %s", d.Value)
+		}
+		return true
+	}, m.cfg.Names.Deliveries(pipeline.DefaultLane))
+}
