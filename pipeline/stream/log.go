@@ -201,12 +201,17 @@ func (w *LogWriter) Write(ctx context.Context, decide func(current map[string]pi
 	defer w.mu.Unlock()
 	kept := w.cl != nil
 	next, err = w.write(ctx, decide)
-	if kept && errors.Is(err, ErrFenced) {
+	_, unknown := errors.AsType[*unknownOutcome](err)
+	switch {
+	case kept && errors.Is(err, ErrFenced):
 		// Somebody wrote since our last time, perhaps long ago: not a conflict
 		// yet. From here on it would be.
-		next, err = w.write(ctx, decide)
+	case errors.Is(err, kerr.UnknownServerError) && !unknown:
+		// What Kafka may say when two fence each other at the same moment.
+	default:
+		return next, err
 	}
-	return next, err
+	return w.write(ctx, decide)
 }
 
 func (w *LogWriter) write(ctx context.Context, decide func(map[string]pipeline.Record, int64) ([]pipeline.Record, error)) (int64, error) {
@@ -344,7 +349,7 @@ func (w *LogWriter) lookFor(ctx context.Context, change string, cause error) (in
 	w.sought, w.found = change, 0
 	if err := w.catchUp(ctx); err != nil {
 		w.drop()
-		return 0, fmt.Errorf("changing topic %q: the outcome is unknown: %w", w.topic, errors.Join(cause, err))
+		return 0, &unknownOutcome{fmt.Errorf("changing topic %q: the outcome is unknown: %w", w.topic, errors.Join(cause, err))}
 	}
 	if w.found > 0 {
 		return w.found, nil

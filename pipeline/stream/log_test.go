@@ -325,24 +325,32 @@ func fakeLog(t *testing.T) (Config, *pipelinetest.Fake) {
 // taken over before it is asked again.
 func TestLostEnd(t *testing.T) {
 	t.Parallel()
-	for name, applied := range map[string]bool{"committed": true, "not committed": false} {
+	for name, c := range map[string]struct {
+		applied bool
+		answer  *kerr.Error
+		written bool
+	}{
+		"committed":     {true, kerr.UnknownServerError, true},
+		"not committed": {false, kerr.UnknownServerError, true}, // by another try
+		"refused":       {false, kerr.TransactionalIDAuthorizationFailed, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg, f := fakeLog(t)
 			w := openLog(t, cfg)
 			write(t, w, put(cfg, "1", "a"))
-			loseEnds(t, cfg, f, applied)
+			loseEnds(t, cfg, f, c.applied, c.answer)
 			next, err := w.Write(t.Context(), put(cfg, "", "a")) // a removal: nothing in the state tells
-			if applied && (err != nil || next == 0) {
-				t.Fatalf("it was committed, but got %d, %v", next, err)
+			if c.written && (err != nil || next == 0) {
+				t.Fatalf("it was written, but got %d, %v", next, err)
 			}
-			if !applied && err == nil {
-				t.Fatal("it was not committed, and there is no error")
+			if !c.written && err == nil {
+				t.Fatal("it was not written, and there is no error")
 			}
 			s := followLog(t, cfg)
 			s.wait(t, "the end", func() bool { return s.caughtUp })
-			if _, there := s.keys["a"]; there == applied {
-				t.Fatalf("applied %v, and the log has %v", applied, s.keys)
+			if _, there := s.keys["a"]; there == c.written {
+				t.Fatalf("written %v, and the log has %v", c.written, s.keys)
 			}
 		})
 	}
@@ -350,7 +358,7 @@ func TestLostEnd(t *testing.T) {
 
 // loseEnds answers the next commit with an error that nobody tries again,
 // having done it or not.
-func loseEnds(t *testing.T, cfg Config, f *pipelinetest.Fake, apply bool) {
+func loseEnds(t *testing.T, cfg Config, f *pipelinetest.Fake, apply bool, answer *kerr.Error) {
 	t.Helper()
 	other := testClient(t, cfg)
 	var lost atomic.Bool
@@ -368,7 +376,7 @@ func loseEnds(t *testing.T, cfg Config, f *pipelinetest.Fake, apply bool) {
 			})
 		}
 		resp := end.ResponseKind().(*kmsg.EndTxnResponse)
-		resp.ErrorCode = kerr.UnknownServerError.Code
+		resp.ErrorCode = answer.Code
 		return resp, nil, true
 	})
 }

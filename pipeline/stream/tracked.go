@@ -65,6 +65,11 @@ const (
 	defaultDrain = 30 * time.Second
 	goodbye      = 30 * time.Second // for what comes after Drain, of a rebalance
 
+	// Nobody gets the partitions of a member that died within a transaction before
+	// Kafka has aborted that: it looks every 10 s for those that took too long. A
+	// transaction takes milliseconds; one that takes longer is written again.
+	trackedTxnTimeout = 4 * time.Second
+
 	// A partition that resumes has to wait for the end of the fetch under way,
 	// which may be one of partitions without any news. What is queued has to last
 	// that long.

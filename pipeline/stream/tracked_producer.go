@@ -52,7 +52,7 @@ func (p *producer) open(ctx context.Context) error {
 		kgo.WithContext(p.base),
 		kgo.MaxVersions(versions),
 		kgo.TransactionalID(p.id()),
-		kgo.TransactionTimeout(txnTimeout),
+		kgo.TransactionTimeout(trackedTxnTimeout),
 		kgo.ConcurrentTransactionsBackoff(5*time.Millisecond),
 	)
 	if err != nil {

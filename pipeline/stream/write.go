@@ -80,7 +80,7 @@ func (s *sieve) write(ctx context.Context, cl *kgo.Client, maxBytes func(topic s
 		if err := w.flush(ctx); err != nil {
 			return nil, err
 		}
-		if w.refused() && time.Since(began) > txnTimeout/2 {
+		if w.refused() && time.Since(began) > trackedTxnTimeout/2 {
 			break // what is known by now is worth an abort in good time
 		}
 	}
