@@ -134,6 +134,39 @@ func (p partitionName) String() string {
 	return fmt.Sprintf("%s-%d", url.PathEscape(p.topic), p.partition)
 }
 
+// parsePartition is the opposite of partitionName.String.
+func parsePartition(folder string) (partitionName, bool) {
+	dash := strings.LastIndexByte(folder, '-')
+	if dash < 0 {
+		return partitionName{}, false
+	}
+	topic, err := url.PathUnescape(folder[:dash])
+	n, numErr := strconv.ParseInt(folder[dash+1:], 10, 32)
+	return partitionName{topic, int32(n)}, err == nil && numErr == nil
+}
+
+// partitions are those that kfake has a folder of.
+func (d *dataDir) partitions() (names []partitionName, err error) {
+	folders, err := os.ReadDir(d.live())
+	if err != nil {
+		return nil, gone(err)
+	}
+	for _, f := range folders {
+		if name, ok := parsePartition(f.Name()); ok {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// replaceFile writes a file, all of it or nothing.
+func replaceFile(name string, data []byte) error {
+	if err := os.WriteFile(name+".tmp", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(name+".tmp", name)
+}
+
 // live is where kfake has the partitions, kept where their files are kept over
 // a compaction.
 func (d *dataDir) live() string { return filepath.Join(d.path, "partitions") }

@@ -25,12 +25,12 @@ const (
 // would take the batch for committed, whatever transaction it is part of, and give
 // the batches behind it the entries of others.
 func (d *dataDir) completeIndexes() error {
-	folders, err := os.ReadDir(d.live())
+	names, err := d.partitions()
 	if err != nil {
-		return gone(err)
+		return err
 	}
-	for _, f := range folders {
-		dir := filepath.Join(d.live(), f.Name())
+	for _, name := range names {
+		dir := filepath.Join(d.live(), name.String())
 		bases, err := segments(dir)
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ func (d *dataDir) completeIndexes() error {
 			continue
 		}
 		if err := completeIndex(segmentFile(dir, bases[len(bases)-1])); err != nil {
-			return fmt.Errorf("completing the index of partition %s: %w", f.Name(), err)
+			return fmt.Errorf("completing the index of partition %s: %w", name, err)
 		}
 	}
 	return nil
@@ -68,10 +68,7 @@ func completeIndex(segment string) error {
 	if len(added) == len(index) {
 		return nil
 	}
-	if err := os.WriteFile(file+".tmp", added, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".tmp", file)
+	return replaceFile(file, added)
 }
 
 func indexFile(segment string) string {

@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 )
 
 // sequences are kfake's seq_windows.json: by producer and partition, which batches
@@ -49,16 +46,12 @@ const sequenceSegments = 2
 // on its way once more, or, with the numbers of a former day, could not go on.
 // Transactions are left out: whoever had one open has to begin again.
 func (d *dataDir) restoreSequences() error {
-	folders, err := os.ReadDir(d.live())
+	names, err := d.partitions()
 	if err != nil {
-		return gone(err)
+		return err
 	}
 	all := sequences{Version: 1}
-	for _, f := range folders {
-		name, ok := parsePartition(f.Name())
-		if !ok {
-			continue
-		}
+	for _, name := range names {
 		windows, err := d.sequencesOf(name)
 		if err != nil {
 			return err
@@ -71,22 +64,10 @@ func (d *dataDir) restoreSequences() error {
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(d.path, "seq_windows.json")
-	if err := os.WriteFile(file+".tmp", text, 0o600); err != nil {
+	if err := replaceFile(filepath.Join(d.path, "seq_windows.json"), text); err != nil {
 		return fmt.Errorf("noting what producers wrote last: %w", err)
 	}
-	return os.Rename(file+".tmp", file)
-}
-
-// parsePartition is the opposite of partitionName.String.
-func parsePartition(folder string) (partitionName, bool) {
-	dash := strings.LastIndexByte(folder, '-')
-	if dash < 0 {
-		return partitionName{}, false
-	}
-	topic, err := url.PathUnescape(folder[:dash])
-	n, numErr := strconv.ParseInt(folder[dash+1:], 10, 32)
-	return partitionName{topic, int32(n)}, err == nil && numErr == nil
+	return nil
 }
 
 func (d *dataDir) sequencesOf(p partitionName) (map[int64]*sequenceWindow, error) {
