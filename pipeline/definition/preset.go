@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/expression"
+	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/mapping"
 	"github.com/millrace-io/millrace/pipeline/preset"
 )
@@ -32,7 +33,7 @@ func (d *Destination) fillIn(presets preset.Set, is *issues) *Destination {
 	}
 	out.Contract = p.Contract
 	if out.Auth.Type == AuthProperty { // the mapping does without it
-		out.Contract = p.Contract.Given(out.Auth.Name)
+		out.Contract = p.Contract.Given(httpsend.PropertyPath(out.Auth.Name))
 	}
 	out.checkPreset(p, is)
 	return out

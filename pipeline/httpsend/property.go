@@ -54,17 +54,23 @@ type property struct {
 }
 
 func newProperty(name, value string) *property {
-	p := &property{
-		name: name, path: []string{name}, value: asJSON(value),
+	return &property{
+		name: name, path: PropertyPath(name), value: asJSON(value),
 		pair: []byte(url.QueryEscape(name) + "=" + url.QueryEscape(value)),
 	}
-	if strings.HasPrefix(name, "/") {
-		p.path = strings.Split(name[1:], "/")
-		for i, part := range p.path {
-			p.path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(part)
-		}
+}
+
+// PropertyPath takes the name of a property, as a mapping has it, apart: one that
+// begins with / is a JSON Pointer (RFC 6901), any other is one name.
+func PropertyPath(name string) []string {
+	if !strings.HasPrefix(name, "/") {
+		return []string{name}
 	}
-	return p
+	path := strings.Split(name[1:], "/")
+	for i, part := range path {
+		path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(part)
+	}
+	return path
 }
 
 func asJSON(s string) []byte {

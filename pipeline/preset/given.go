@@ -4,25 +4,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
-// Given returns the rule for bodies that get a property later, under a name as
-// in a mapping: it may be missing, and counts as there where one of several has
-// to be. What an array has to hold, it has to hold in each element, so there the
+// Given returns the rule for bodies that get a property later, at a path of
+// names: it may be missing, and counts as there where one of several has to be.
+// What an array has to hold, it has to hold in each element, so there the
 // property may be missing from all of them.
-func (r *Rule) Given(name string) *Rule {
-	path := []string{name}
-	if strings.HasPrefix(name, "/") {
-		path = strings.Split(name[1:], "/")
-		for i, part := range path {
-			path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(part)
-		}
-	}
-	return r.given(path)
-}
-
-func (r *Rule) given(path []string) *Rule {
+func (r *Rule) Given(path []string) *Rule {
 	if r == nil {
 		return nil
 	}
@@ -31,9 +19,9 @@ func (r *Rule) given(path []string) *Rule {
 		return &out
 	}
 	name := path[0]
-	out.Items = r.Items.given(path[1:])
+	out.Items = r.Items.Given(path[1:])
 	out.Properties = maps.Clone(r.Properties)
-	if inner := r.Properties[name].given(path[1:]); inner != nil {
+	if inner := r.Properties[name].Given(path[1:]); inner != nil {
 		inner.Required = false
 		out.Properties[name] = inner
 	}

@@ -23,27 +23,27 @@ func TestGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := p.Contract
-	for _, c := range []struct{ name, body, want string }{
+	for _, c := range []struct{ path, body, want string }{
 		{"none", whole, "<nil>"},
 		{"none", `{"deep":{"key":1,"other":1},"a":1,"c":1}`, "key: is missing, and required"},
 		{"key", `{"deep":{"key":1,"other":1},"a":1,"c":1}`, "<nil>"},
 		{"key", `{"key":7,"deep":{"key":1,"other":1},"a":1,"c":1}`, "key: found an integer, expected a string"},
-		{"/deep/key", `{"key":"k","deep":{"other":1},"a":1,"c":1}`, "<nil>"},
-		{"/deep/key", `{"key":"k","deep":{},"a":1,"c":1}`, "/deep/other: is missing, and required"},
-		{"/deep/key", `{"key":"k","a":1,"c":1}`, "<nil>"},
-		{"/list/0/key", `{"key":"k","deep":{"key":1,"other":1},"list":[{}],"a":1,"c":1}`, "<nil>"},
+		{"deep/key", `{"key":"k","deep":{"other":1},"a":1,"c":1}`, "<nil>"},
+		{"deep/key", `{"key":"k","deep":{},"a":1,"c":1}`, "/deep/other: is missing, and required"},
+		{"deep/key", `{"key":"k","a":1,"c":1}`, "<nil>"},
+		{"list/0/key", `{"key":"k","deep":{"key":1,"other":1},"list":[{}],"a":1,"c":1}`, "<nil>"},
 		{"a", `{"key":"k","deep":{"key":1,"other":1},"c":1}`, "<nil>"},
 		{"a", `{"key":"k","deep":{"key":1,"other":1},"b":1,"c":1}`, "b: found it beside a, which is added when the call is made, expected one of them"},
 		{"d", `{"key":"k","deep":{"key":1,"other":1},"a":1}`, "<nil>"},
 	} {
-		if got := fmt.Sprint(r.Given(c.name).Check([]byte(c.body))); got != c.want {
-			t.Errorf("with %s given, %s: %s, expected %s", c.name, c.body, got, c.want)
+		if got := fmt.Sprint(r.Given(strings.Split(c.path, "/")).Check([]byte(c.body))); got != c.want {
+			t.Errorf("with %s given, %s: %s, expected %s", c.path, c.body, got, c.want)
 		}
 		if err := r.Check([]byte(whole)); err != nil {
 			t.Errorf("the rule itself has changed: %v", err)
 		}
 	}
-	if (*preset.Rule)(nil).Given("x") != nil {
+	if (*preset.Rule)(nil).Given([]string{"x"}) != nil {
 		t.Error("no rule became one")
 	}
 }
