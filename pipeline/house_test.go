@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 		"pipeline", "pipeline/secret", "pipeline/expression", "pipeline/condition", "pipeline/mapping",
 		"pipeline/event", "pipeline/httpsend", "pipeline/preset", "pipeline/stream", "schemas",
 	},
+	"pipeline/state":        {"pipeline", "pipeline/stream"},
 	"pipeline/pipelinetest": {"pipeline"},
 	"deploy":                {},
 	"services/filter":       deep,
@@ -54,7 +55,7 @@ var mayImport = map[string][]string{
 // deep are the packages that a service is put together from.
 var deep = []string{
 	"pipeline", "pipeline/secret", "pipeline/expression", "pipeline/condition", "pipeline/mapping",
-	"pipeline/event", "pipeline/httpsend", "pipeline/preset", "pipeline/stream", "pipeline/definition", "pipeline/telemetry", "schemas",
+	"pipeline/event", "pipeline/httpsend", "pipeline/preset", "pipeline/stream", "pipeline/definition", "pipeline/state", "pipeline/telemetry", "schemas",
 }
 
 // inTests says what a package's tests may import beside that.

@@ -3,8 +3,6 @@ package definition
 import (
 	"context"
 	"fmt"
-	"sync"
-	"sync/atomic"
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/event"
@@ -16,14 +14,12 @@ type Live struct {
 	cfg     stream.Config
 	builtin *event.Catalog
 
-	current atomic.Pointer[Snapshot]
-	mu      sync.Mutex
-	changed chan struct{} // closed with the next snapshot
+	newest stream.Newest[Snapshot]
 }
 
 // NewLive returns a Live that has nothing until Run has read the topic.
 func NewLive(cfg stream.Config, builtin *event.Catalog) *Live {
-	return &Live{cfg: cfg, builtin: builtin, changed: make(chan struct{})}
+	return &Live{cfg: cfg, builtin: builtin}
 }
 
 // Run follows the definitions topic until ctx ends or the topic can't be read
@@ -39,7 +35,7 @@ func (l *Live) Run(ctx context.Context) error {
 		}
 		next = next.With(early, offset)
 		early = nil
-		l.publish(next)
+		l.newest.Publish(next)
 		return nil
 	})
 	if err != nil {
@@ -48,25 +44,13 @@ func (l *Live) Run(ctx context.Context) error {
 	return nil
 }
 
-func (l *Live) publish(s *Snapshot) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.current.Store(s)
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
 // Snapshot returns the newest snapshot; nil until the topic has been read to
 // what was its end when Run began.
-func (l *Live) Snapshot() *Snapshot { return l.current.Load() }
+func (l *Live) Snapshot() *Snapshot { return l.newest.Value() }
 
 // Changed returns a channel that is closed when there is a newer snapshot than
 // the one that Snapshot returns from now on. Ask for it before the snapshot.
-func (l *Live) Changed() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
-}
+func (l *Live) Changed() <-chan struct{} { return l.newest.Changed() }
 
 // At waits for a snapshot that is complete up to the offset at least, and
 // returns the newest. Offset 0 waits for the first one. The error is ctx's.

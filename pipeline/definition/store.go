@@ -3,9 +3,7 @@ package definition
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -70,31 +68,11 @@ func (s *Store) Apply(ctx context.Context, p *Plan) (Result, error) {
 		}
 		return p.records(s.cfg.Names, next)
 	}
-	next, err := s.log.Write(ctx, decide)
-	for range fencedTries { // decide again on what the others wrote
-		if !errors.Is(err, stream.ErrFenced) || !pause(ctx) {
-			break
-		}
-		next, err = s.log.Write(ctx, decide)
-	}
+	next, err := s.log.WriteAmong(ctx, decide)
 	if err != nil {
 		return Result{}, fmt.Errorf("applying definitions: %w", err)
 	}
 	return Result{next, len(p.Changes)}, nil
-}
-
-// fencedTries is how often Apply tries again after other writers came between.
-// Two that begin at the same moment fence each other, so the pauses differ.
-const fencedTries = 5
-
-// pause waits for up to half a second; false if ctx ended.
-func pause(ctx context.Context) bool {
-	select {
-	case <-time.After(rand.N(500 * time.Millisecond)):
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 func (s *Store) ensureLanes(ctx context.Context, p *Plan) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -212,6 +213,24 @@ func (w *LogWriter) Write(ctx context.Context, decide func(current map[string]pi
 		return next, err
 	}
 	return w.write(ctx, decide)
+}
+
+// fencedTries is how often WriteAmong tries again.
+const fencedTries = 5
+
+// WriteAmong is Write where others may write at the same time: it decides again
+// on what they wrote, a few times. Two that begin at the same moment fence each
+// other, so the pauses between differ.
+func (w *LogWriter) WriteAmong(ctx context.Context, decide func(current map[string]pipeline.Record, next int64) ([]pipeline.Record, error)) (next int64, err error) {
+	next, err = w.Write(ctx, decide)
+	for range fencedTries {
+		if !errors.Is(err, ErrFenced) || ctx.Err() != nil {
+			break
+		}
+		sleep(ctx, mathrand.N(500*time.Millisecond))
+		next, err = w.Write(ctx, decide)
+	}
+	return next, err
 }
 
 func (w *LogWriter) write(ctx context.Context, decide func(map[string]pipeline.Record, int64) ([]pipeline.Record, error)) (int64, error) {
