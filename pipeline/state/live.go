@@ -109,11 +109,12 @@ func (l *Live) Snapshot() *Snapshot { return l.newest.Value() }
 // the one that Snapshot returns from now on. Ask for it before the snapshot.
 func (l *Live) Changed() <-chan struct{} { return l.newest.Changed() }
 
-// Wait waits for the first snapshot. The error is ctx's.
-func (l *Live) Wait(ctx context.Context) (*Snapshot, error) {
+// At waits for a snapshot that is complete up to the offset at least, and
+// returns the newest. Offset 0 waits for the first one. The error is ctx's.
+func (l *Live) At(ctx context.Context, offset int64) (*Snapshot, error) {
 	for {
 		changed := l.Changed()
-		if s := l.Snapshot(); s != nil {
+		if s := l.Snapshot(); s != nil && s.Offset >= offset {
 			return s, nil
 		}
 		select {

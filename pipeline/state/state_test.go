@@ -85,7 +85,7 @@ func TestStatesAreReadAsTheyWereWritten(t *testing.T) {
 		Rate: 12.5, OpenUntil: at.Add(time.Minute), Instance: "sink-1",
 	}
 	disabled := state.State{Destination: "mail", Status: state.Disabled, By: state.BySink, Reason: state.Gone, Since: at}
-	if err := w.Change(t.Context(), map[string]state.Change{"crm": to(paused), "mail": to(disabled)}); err != nil {
+	if _, err := w.Change(t.Context(), map[string]state.Change{"crm": to(paused), "mail": to(disabled)}); err != nil {
 		t.Fatal(err)
 	}
 	l, _ := follow(t, cfg)
@@ -93,7 +93,7 @@ func TestStatesAreReadAsTheyWereWritten(t *testing.T) {
 	if got := s.State("other"); got != (state.State{Destination: "other", Status: state.Active}) || !got.Callable() || paused.Callable() || disabled.Callable() {
 		t.Errorf("a destination without a state has %+v", got)
 	}
-	err := w.Change(t.Context(), map[string]state.Change{"crm": to(state.State{}), "mail": func(now state.State) (state.State, bool) {
+	_, err := w.Change(t.Context(), map[string]state.Change{"crm": to(state.State{}), "mail": func(now state.State) (state.State, bool) {
 		if now != disabled {
 			t.Errorf("a change goes out from %+v", now)
 		}
@@ -120,7 +120,7 @@ func TestManyWriters(t *testing.T) {
 			for range each {
 				err := stream.ErrFenced
 				for errors.Is(err, stream.ErrFenced) && t.Context().Err() == nil {
-					err = w.Change(t.Context(), map[string]state.Change{"crm": func(now state.State) (state.State, bool) {
+					_, err = w.Change(t.Context(), map[string]state.Change{"crm": func(now state.State) (state.State, bool) {
 						now.Rate++
 						return now, true
 					}})
@@ -167,14 +167,14 @@ func TestUnreadableStates(t *testing.T) {
 		t.Errorf("the log names %d states:\n%s", n, log.String())
 	}
 	w := open(t, cfg)
-	if err := w.Change(t.Context(), map[string]state.Change{"a": to(state.State{Destination: "a", Status: state.Paused})}); err != nil {
+	if _, err := w.Change(t.Context(), map[string]state.Change{"a": to(state.State{Destination: "a", Status: state.Paused})}); err != nil {
 		t.Errorf("one that can't be read can't be overwritten: %v", err)
 	}
 	put("c", fmt.Sprintf(`{"format":%d,"destination":"c","status":"paused"}`, 2))
 	if err := <-ended; !errors.Is(err, state.ErrNewerFormat) {
 		t.Errorf("after a newer state, reading ended with %v", err)
 	}
-	if err := w.Change(t.Context(), map[string]state.Change{"c": to(state.State{})}); !errors.Is(err, state.ErrNewerFormat) {
+	if _, err := w.Change(t.Context(), map[string]state.Change{"c": to(state.State{})}); !errors.Is(err, state.ErrNewerFormat) {
 		t.Errorf("a newer state was changed: %v", err)
 	}
 }

@@ -36,15 +36,16 @@ func (w *Writer) Close() { w.log.Close() }
 
 // Change changes the states of some destinations, by name: all of them or none.
 // An error that is stream.ErrFenced means that others write so much that this
-// did not get its turn.
-func (w *Writer) Change(ctx context.Context, changes map[string]Change) error {
-	_, err := w.log.WriteAmong(ctx, func(current map[string]pipeline.Record, _ int64) ([]pipeline.Record, error) {
+// did not get its turn. It returns the offset that a Live has to reach to know of
+// the changes.
+func (w *Writer) Change(ctx context.Context, changes map[string]Change) (offset int64, err error) {
+	offset, err = w.log.WriteAmong(ctx, func(current map[string]pipeline.Record, _ int64) ([]pipeline.Record, error) {
 		return w.decide(current, changes)
 	})
 	if err != nil {
-		return fmt.Errorf("changing the states of destinations: %w", err)
+		return 0, fmt.Errorf("changing the states of destinations: %w", err)
 	}
-	return nil
+	return offset, nil
 }
 
 func (w *Writer) decide(current map[string]pipeline.Record, changes map[string]Change) (out []pipeline.Record, err error) {

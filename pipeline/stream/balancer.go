@@ -10,8 +10,9 @@ import (
 	"github.com/millrace-io/millrace/pipeline"
 )
 
-// laneBalancer gives the deliveries and the redeliveries of a lane's partition
-// to one member: limits, breaker and order of a destination are local to it.
+// laneBalancer gives the deliveries, the redeliveries and the waiting of a lane's
+// partition to one member: limits, breaker and order of a destination are local
+// to it.
 // The balancer inside spreads the deliveries topics; the others follow them
 // when a member reads its assignment.
 type laneBalancer struct {
@@ -62,7 +63,7 @@ func leading[V any](b laneBalancer, all map[string]V) map[string]V {
 	return out
 }
 
-// ParseSyncAssignment adds to each deliveries partition its redeliveries.
+// ParseSyncAssignment adds to each deliveries partition those that follow it.
 func (b laneBalancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, error) {
 	given, err := b.GroupBalancer.ParseSyncAssignment(assignment)
 	if err != nil {
@@ -73,6 +74,7 @@ func (b laneBalancer) ParseSyncAssignment(assignment []byte) (map[string][]int32
 		all[topic] = partitions
 		if lane, ok := b.names.LaneOf(topic); ok {
 			all[b.names.Redeliveries(lane)] = slices.Clone(partitions)
+			all[b.names.Waiting(lane)] = slices.Clone(partitions)
 		}
 	}
 	return all, nil

@@ -31,7 +31,7 @@ func (l *lanes) create(t *testing.T, lane string) {
 }
 
 func (l *lanes) topics(lane string) []string {
-	return []string{l.cfg.Names.Deliveries(lane), l.cfg.Names.Redeliveries(lane)}
+	return []string{l.cfg.Names.Deliveries(lane), l.cfg.Names.Redeliveries(lane), l.cfg.Names.Waiting(lane)}
 }
 
 func (l *lanes) join(t *testing.T, name string) {
@@ -89,9 +89,9 @@ func (l *lanes) settle(t *testing.T, when string) {
 		for _, name := range owner {
 			each[name]++
 		}
-		all := len(l.lanes) * lanePartitions * 2
+		all := len(l.lanes) * lanePartitions * 3
 		for name := range l.sinks {
-			if each[name] < all/len(l.sinks)-2 {
+			if each[name] < all/len(l.sinks)-3 {
 				return false
 			}
 		}

@@ -213,6 +213,7 @@ func TestLanesOverABrokerThatComesBack(t *testing.T) {
 	lane := cfg.Names.Deliveries("default")
 	makeTopic(t, cfg, lane, 6)
 	makeTopic(t, cfg, cfg.Names.Redeliveries("default"), 6)
+	makeTopic(t, cfg, cfg.Names.Waiting("default"), 6)
 	calls := &caller{output: func(r *pipeline.Record) (out pipeline.Output) {
 		out.Send(pipeline.Record{Topic: cfg.Names.Attempts(), Key: r.Key, Value: r.Value})
 		return out
@@ -222,7 +223,7 @@ func TestLanesOverABrokerThatComesBack(t *testing.T) {
 		c := cfg
 		c.Instance = name
 		tc := trackedOn(c, lane, calls)
-		tc.Lanes, tc.Topics = true, []string{lane, cfg.Names.Redeliveries("default")}
+		tc.Lanes, tc.Topics = true, []string{lane, cfg.Names.Redeliveries("default"), cfg.Names.Waiting("default")}
 		runs = append(runs, startTracked(t, tc))
 	}
 	out := watch(t, cfg, cfg.Names.Attempts())

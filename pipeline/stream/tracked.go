@@ -36,7 +36,8 @@ type TrackedConfig struct {
 	// Topics are read from the start on; AddTopics adds more.
 	Topics []string
 
-	// Lanes keeps the deliveries and redeliveries of a lane with one owner.
+	// Lanes keeps a partition of a lane's deliveries with one owner, together with
+	// the same partition of its redeliveries and its waiting, which are among Topics.
 	Lanes bool
 
 	// Handler gets the records.
@@ -123,6 +124,8 @@ type Tracked struct {
 	calls    int // for calm
 	owned    map[topicPartition]*partition
 	done     []*Ticket      // ended, not yet committed
+	ended    int64          // how many ever were in done
+	through  int64          // and of those are committed, or not ours to commit any more
 	inDoubt  int            // of those ended, in a transaction that is not through
 	landing  chan struct{}  // closed by the next commit
 	atRisk   int            // endings without a commit, from which on no call begins
@@ -329,6 +332,7 @@ func (t *Tracked) addDone(k *Ticket) {
 		t.oldest = time.Now()
 	}
 	t.done = append(t.done, k)
+	t.ended++
 	wake(t.dirty)
 	if len(t.done) == t.atRisk {
 		wake(t.full)

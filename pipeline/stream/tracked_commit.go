@@ -131,6 +131,7 @@ func (t *Tracked) collect() *transaction {
 	for _, k := range t.done {
 		if k.p.gone {
 			t.keep(k)
+			t.through++
 			continue
 		}
 		tx.done = append(tx.done, k)
@@ -156,6 +157,7 @@ func (t *Tracked) landed(tx *transaction) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.inDoubt, t.oldest = 0, time.Now() // of those that ended since
+	t.through += int64(len(tx.done))
 	t.wakeFeeds()
 }
 
@@ -168,6 +170,7 @@ func (t *Tracked) putBack(tx *transaction) {
 	for _, k := range tx.done {
 		if k.stuck {
 			k.p.window.reopen(k.Record.Offset)
+			t.through++
 			continue
 		}
 		again = append(again, k)

@@ -3,6 +3,9 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/millrace-io/millrace/pipeline"
 )
@@ -51,6 +54,53 @@ func (k *Ticket) AwaitCommits(ctx context.Context) (waited bool, err error) {
 		}
 	}
 	return waited, ctx.Err()
+}
+
+// Ends says where the logs of topics end, by topic and partition: behind every
+// record that was written by what had ended when it was called. It waits until
+// that is committed, or until ctx ends. Run must be running.
+func (t *Tracked) Ends(ctx context.Context, topics ...string) (map[string]map[int32]int64, error) {
+	if err := t.awaitEnded(ctx); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	cl := t.cons
+	t.mu.Unlock()
+	listed, err := kadm.NewClient(cl).ListEndOffsets(ctx, topics...)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking where topics end: %w", err)
+	}
+	ends := map[string]map[int32]int64{}
+	listed.Each(func(o kadm.ListedOffset) {
+		if ends[o.Topic] == nil {
+			ends[o.Topic] = map[int32]int64{}
+		}
+		ends[o.Topic][o.Partition] = o.Offset
+	})
+	return ends, nil
+}
+
+// awaitEnded waits until what has ended so far is committed.
+func (t *Tracked) awaitEnded(ctx context.Context) error {
+	t.mu.Lock()
+	all := t.ended
+	t.mu.Unlock()
+	for {
+		t.mu.Lock()
+		through, landing := t.through >= all, t.landing
+		t.mu.Unlock()
+		if through {
+			return nil
+		}
+		select {
+		case <-landing:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // atLimit returns what the next commit closes if it has to be waited for.

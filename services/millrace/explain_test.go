@@ -54,7 +54,7 @@ func TestExplainFromEndToEnd(t *testing.T) {
 	e.Wait(t, 3)
 	m.deadLetters(1)
 	m.attempts(3)
-	m.delayed(1)
+	m.waiting(1)
 	m.apply(explainHooks(e.URL, "1"))
 
 	text := m.command("", "explain", "to-good", "e-1")

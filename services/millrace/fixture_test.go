@@ -301,6 +301,22 @@ func (m *millrace) delayed(n int) map[string]pipeline.Delivery {
 	return found
 }
 
+// waiting waits until n deliveries of the default lane wait for a time that
+// nobody knows, and returns them by webhook and id.
+func (m *millrace) waiting(n int) map[string]map[string]pipeline.Delivery {
+	m.t.Helper()
+	found, all := map[string]map[string]pipeline.Delivery{}, map[string]bool{}
+	m.read(fmt.Sprint(n, " waiting deliveries"), func(r *pipeline.Record) bool {
+		d := parseDelivery(m.t, r)
+		if found[d.Webhook] == nil {
+			found[d.Webhook] = map[string]pipeline.Delivery{}
+		}
+		found[d.Webhook][d.ID], all[d.ID] = d, true
+		return len(all) == n
+	}, m.cfg.Names.Waiting(pipeline.DefaultLane))
+	return found
+}
+
 func parseDelivery(t testing.TB, r *pipeline.Record) pipeline.Delivery {
 	t.Helper()
 	header, _ := r.Header(pipeline.EnvelopeHeader)

@@ -7,12 +7,14 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
 
@@ -32,18 +34,23 @@ func (d *destination) process(c *call) {
 	if !d.check(c, d.newest()) {
 		return
 	}
-	now := time.Now()
-	rev := d.revision()
-	if rev.sender == nil {
-		d.putOff(c, now.Add(pausedTime), whyUnusable)
+	if why := d.mayCall(); why != "" {
+		d.wait(c, c.delivery, why, nil)
 		return
 	}
+	now := time.Now()
+	rev := d.revision()
 	done, until, why := rev.allow(now)
-	if done == nil {
+	switch {
+	case done != nil:
+	case until.IsZero():
+		d.wait(c, c.delivery, why, nil)
+		return
+	default:
 		d.putOff(c, until, why)
 		return
 	}
-	a := &attempt{destination: d, call: c, rev: rev, start: now}
+	a := &attempt{destination: d, call: c, rev: rev, start: now, probe: rev.isOpen()}
 	a.send(done)
 	a.settle()
 }
@@ -65,25 +72,24 @@ type attempt struct {
 	call  *call
 	rev   *revision
 	start time.Time
+	probe bool // of a breaker that is open
 	httpsend.Result
 }
 
 // send makes the call and tells the breaker. It is not cut short when the
 // partition has to go: the partition waits.
-func (a *attempt) send(done func(error)) {
+func (a *attempt) send(done func(error) turn) {
 	verdict := errNeutral // of a panic
 	a.Metrics.AttemptsInFlight.Add(1, a.name)
 	defer func() {
 		a.Metrics.AttemptsInFlight.Add(-1, a.name)
-		done(verdict)
+		a.ended(a.rev, time.Now(), a.Latency, verdict, a.Outcome == httpsend.Retry, done(verdict))
 	}()
 	span := a.call.span.Call("attempt")
 	defer span.End()
 	a.Result = a.rev.sender.Send(context.WithoutCancel(a.call.ctx), request(a.call, span, a.rev.def.Request.Method, a.start))
 	a.trace(span)
-	if verdict = a.health(); verdict == nil {
-		a.measure(a.Latency)
-	}
+	verdict = a.health()
 }
 
 func request(c *call, span *telemetry.Span, method string, at time.Time) httpsend.Call {
@@ -128,36 +134,86 @@ func (a *attempt) settle() {
 	}
 	switch a.Outcome {
 	case httpsend.NotSent:
-		a.wait()
+		a.notSent()
 	case httpsend.Success:
+		a.rev.success()
 		a.end(a.call, pipeline.Delivered, a.output(time.Time{}))
 	case httpsend.Pause:
-		a.keep(whyRefused)
+		a.refused()
 	case httpsend.Disable:
-		a.keep(whyGone)
+		reason := state.Response
+		if a.Status == http.StatusGone {
+			reason = state.Gone
+		}
+		a.stop(state.Disabled, reason, whyGone)
 	case httpsend.Retry:
 		a.retry()
 	default:
-		a.giveUp(pipeline.FinalResponse)
+		a.final()
 	}
 }
 
-// wait puts the delivery off until there may be what was missing, without using
-// up an attempt.
-func (a *attempt) wait() {
+// notSent puts the delivery off until there may be what was missing, without
+// using up an attempt.
+func (a *attempt) notSent() {
 	if a.Class == httpsend.ClassToken {
 		a.putOff(a.call, time.Now().Add(a.RetryAfter), whyToken)
 		return
 	}
-	a.putOff(a.call, time.Now().Add(secretTime), whySecret)
+	a.rev.lacking.Store(true)
+	a.sink.wait(a.call, a.call.delivery, whySecret, nil)
 }
 
-// keep shuts the gate and keeps the delivery, without using up an attempt:
-// somebody has to mend the destination first.
-func (a *attempt) keep(why string) {
-	until := time.Now().Add(pausedTime)
-	a.rev.shut(until, why)
-	a.again(a.call.delivery, a.nextSlot(until), why)
+// refused keeps the delivery, without using up an attempt. 401 and 403 may be
+// about this delivery alone, so the destination is paused when several of them
+// got one; by anything else at once.
+func (a *attempt) refused() {
+	switch {
+	case a.Class == httpsend.ClassBlocked || a.Class == httpsend.ClassProxy:
+		a.stop(state.Paused, state.Blocked, whyPaused)
+		return
+	case a.said() || a.Status != http.StatusUnauthorized && a.Status != http.StatusForbidden:
+		a.stop(state.Paused, state.Response, whyPaused)
+		return
+	}
+	row, enough := a.rev.refusal(a.call.delivery.ID)
+	if enough {
+		a.stop(state.Paused, state.Refused, whyPaused)
+		return
+	}
+	a.again(a.call.delivery, a.nextSlot(time.Now().Add(backoff(a.rev.def.Retry, row))), whyRefused)
+}
+
+// said says whether the definition says what the status means.
+func (a *attempt) said() bool { return a.rev.says(a.Status) }
+
+// stop keeps the destination from being called, and the delivery for when it may
+// be again: somebody has to mend something first.
+func (a *attempt) stop(status state.Status, reason state.Reason, why string) {
+	if a.rev == a.revision() {
+		a.pause(status, reason, a.detail())
+	}
+	out := a.output(time.Time{})
+	a.sink.wait(a.call, a.call.delivery, why, &out)
+}
+
+// detail says in one line what the destination said.
+func (a *attempt) detail() string {
+	const most = 300
+	text := strings.ReplaceAll(a.Err.Error(), "\n", "; ")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
+
+// final makes a dead letter of the delivery. So many in a row that were not
+// expected say that it is the definition that is wrong.
+func (a *attempt) final() {
+	if a.Status != 0 && !a.said() && a.rev.final() && a.rev == a.revision() {
+		a.pause(state.Paused, state.FinalResponses, a.detail())
+	}
+	a.giveUp(pipeline.FinalResponse)
 }
 
 // throttledTime is how long a destination gets that says 429 and no more.
@@ -169,19 +225,34 @@ func (a *attempt) retry() {
 	now, why := time.Now(), whyRetry
 	if a.Status == http.StatusTooManyRequests {
 		why = whyThrottled
-		a.rev.shut(now.Add(max(a.RetryAfter, throttledTime)), why)
+		a.rev.shut(now.Add(max(a.RetryAfter, throttledTime)))
 	}
 	v := a.call.delivery
-	v.Attempts++
+	if !a.probe { // which nobody would have sent but to see whether the destination is back
+		v.Attempts++
+	}
 	due := now.Add(max(backoff(a.rev.def.Retry, v.Attempts), a.RetryAfter))
 	switch {
 	case v.Attempts >= a.rev.def.Retry.Attempts:
 		a.giveUp(pipeline.AttemptsUsed)
+	case a.rev.isOpen():
+		a.down(v)
 	case !due.Before(a.call.expiry()):
 		a.expire(a.call, fmt.Sprintf("attempt %d failed (%v) and the next would be too late", v.Attempts, a.Err), a.output(time.Time{}))
 	default:
 		a.again(v, due, why)
 	}
+}
+
+// down keeps a delivery while the breaker is open: one comes back as the probe,
+// the others wait.
+func (a *attempt) down(v pipeline.Delivery) {
+	if at, ok := a.rev.offerProbe(time.Now()); ok {
+		a.again(v, at, whyBreaker)
+		return
+	}
+	out := a.output(time.Time{})
+	a.sink.wait(a.call, v, whyBreaker, &out)
 }
 
 // again ends the ticket with the attempt and the delivery, which comes back.

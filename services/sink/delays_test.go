@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"strings"
 	"sync"
@@ -66,7 +67,7 @@ func TestDelaysBringBackOnTime(t *testing.T) {
 		for _, c := range []struct {
 			wait time.Duration
 			most int // steps
-		}{{pausedTime, 1}, {6 * time.Hour, 1}, {time.Minute, 2}, {5000 * time.Second, 12}, {3 * time.Hour, 3}, {6*time.Hour - time.Second, 5 + 5 + 4 + 3 + 5 + 4}, {1500 * time.Millisecond, 1}} {
+		}{{10 * time.Minute, 1}, {6 * time.Hour, 1}, {time.Minute, 2}, {5000 * time.Second, 12}, {3 * time.Hour, 3}, {6*time.Hour - time.Second, 5 + 5 + 4 + 3 + 5 + 4}, {1500 * time.Millisecond, 1}} {
 			v := pipeline.Delivery{ID: "id", Lane: "default", Destination: "crm", Due: time.Now().Add(c.wait)}
 			time.Sleep(time.Millisecond) // between the decision and the record
 			topic, _, _ := route("p.", &v, time.Now())
@@ -129,7 +130,9 @@ type works struct {
 	delays *delays
 	mu     sync.Mutex
 	feeds  map[string]chan *slip
-	ends   sync.WaitGroup // deliveries that are on their way
+	ends   map[string]int64 // of topics
+	stop   context.CancelFunc
+	under  sync.WaitGroup // deliveries that are on their way
 	steps  map[string]int // through a delay topic, by delivery
 	rounds map[string]int // through the sink, by delivery
 	when   map[string]time.Time
@@ -137,10 +140,13 @@ type works struct {
 
 func (h *house) works(room int) *works {
 	w := &works{
-		house: h, delays: &delays{h.names, h.Metrics, h.Tracer}, feeds: map[string]chan *slip{},
+		house: h, delays: &delays{h.names, h.Metrics, h.Tracer}, feeds: map[string]chan *slip{}, ends: map[string]int64{},
 		steps: map[string]int{}, rounds: map[string]int{}, when: map[string]time.Time{},
 	}
-	topics := append(delayTopics(h.names), h.names.Deliveries("default"), h.names.Redeliveries("default"))
+	topics := append(delayTopics(h.names), h.names.Deliveries("default"), h.names.Redeliveries("default"), h.names.Waiting("default"))
+	ctx, cancel := context.WithCancel(h.t.Context())
+	w.stop = cancel
+	go h.passes(ctx, w.logEnds)
 	for _, topic := range topics {
 		feed := make(chan *slip, room)
 		w.feeds[topic] = feed
@@ -149,14 +155,30 @@ func (h *house) works(room int) *works {
 			take = w.delays.take
 		}
 		go func() {
-			for s := range feed {
-				if err := take(h.t.Context(), &s.record, &step{s, w}); err != nil {
+			for s := range receive(ctx, feed) {
+				if err := take(ctx, &s.record, &step{s, w}); err != nil && ctx.Err() == nil {
 					h.t.Errorf("taking from %s: %v", topic, err)
 				}
 			}
 		}()
 	}
 	return w
+}
+
+// receive yields what comes on a channel until ctx ends.
+func receive[T any](ctx context.Context, c <-chan T) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for {
+			select {
+			case v := <-c:
+				if !yield(v) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
 }
 
 // step is a ticket whose output goes on its way.
@@ -183,18 +205,39 @@ func (s *step) End(out pipeline.Output) {
 	}
 	if g.again == nil {
 		w.when[v.ID] = time.Now()
-		w.ends.Done()
+		w.under.Done()
 		return
 	}
-	w.feeds[g.topic] <- w.slipFrom(g.topic, *g.again)
+	w.send(g.topic, *g.again)
+}
+
+// send writes a delivery to a topic. Called with mu held.
+func (w *works) send(topic string, v pipeline.Delivery) {
+	s := w.slipFrom(topic, v)
+	s.record.Offset = w.ends[topic]
+	w.ends[topic]++
+	w.feeds[topic] <- s
+}
+
+// logEnds is where the topics end.
+func (w *works) logEnds(_ context.Context, topics ...string) (map[string]map[int32]int64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := map[string]map[int32]int64{}
+	for _, topic := range topics {
+		out[topic] = map[int32]int64{0: w.ends[topic]}
+	}
+	return out, nil
 }
 
 // put writes deliveries of a webhook to the lane.
 func (w *works) put(webhook string, n int) {
-	w.ends.Add(n)
+	w.under.Add(n)
 	for range n {
 		v := w.delivery(webhook)
-		w.feeds[w.names.Deliveries("default")] <- w.slipFrom(w.names.Deliveries("default"), v)
+		w.mu.Lock()
+		w.send(w.names.Deliveries("default"), v)
+		w.mu.Unlock()
 	}
 }
 
@@ -206,10 +249,8 @@ func (w *works) ended(number int) time.Time {
 }
 
 func (w *works) end() {
-	w.ends.Wait()
-	for _, f := range w.feeds {
-		close(f)
-	}
+	w.under.Wait()
+	w.stop()
 }
 
 // circles says how often deliveries went through the sink and the delays, on
@@ -272,7 +313,7 @@ func TestBacklogBesideLiveTraffic(t *testing.T) {
 			w.put("slow", 1)
 			live++
 			number, put := live, time.Now()
-			w.ends.Go(func() {
+			w.under.Go(func() {
 				time.Sleep(20 * time.Second)
 				when := w.ended(number)
 				w.mu.Lock()

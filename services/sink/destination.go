@@ -1,14 +1,18 @@
 package sink
 
 import (
+	"math"
 	"math/rand/v2"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
 
@@ -20,25 +24,44 @@ type destination struct {
 	name string
 
 	mu      sync.Mutex
+	gone    bool // its definition is
 	current *revision
 	live    queue // from the deliveries of the lane
 	back    queue // from its redeliveries
 	turn    int   // counts calls taken while both have some
 	open    int   // workers, each with a call
 	most    int   // of those: our share of limits.concurrency
+	share   float64
 	limiter *rate.Limiter
 	alarm   *time.Timer   // rings when the rate allows the next call; nil: not set
 	room    chan struct{} // closed when a call may fit in; nil: nobody waits for that
 	slot    time.Time     // the last one that nextSlot gave
 	latency time.Duration // of calls that were answered, smoothed
+
+	status   state.State // as it is, or will be when it is written
+	unsaved  int         // changes of it that are not written yet
+	answered meter
+	before   float64   // calls a second that it took before it failed or was paused
+	pace     pace      // since it came back
+	called   time.Time // the last call that ended
+	adopted  time.Time // until when the breaker was open that we took over last, or opened
+	watch    *time.Timer
 }
 
 // revision is what follows from a destination's definition. A new one starts
 // with the gate open and the breaker closed.
 type revision struct {
 	*guard
-	def    *definition.Destination
-	sender sender // nil: no calls can be prepared
+	def     *definition.Destination
+	sender  sender      // nil: no calls can be prepared
+	lacking atomic.Bool // a secret is missing
+}
+
+// says says whether the definition says what a status means.
+func (r *revision) says(status int) bool {
+	_, one := r.def.Responses[strconv.Itoa(status)]
+	_, class := r.def.Responses[strconv.Itoa(status/100)+"xx"]
+	return one || class
 }
 
 // firstLatency is what calls are taken to last before one was answered.
@@ -46,10 +69,14 @@ const firstLatency = 100 * time.Millisecond
 
 func newDestination(s *sink, name string, rev *revision, share float64) *destination {
 	d := &destination{
-		sink: s, name: name, current: rev,
+		sink: s, name: name, current: rev, share: share,
 		limiter: rate.NewLimiter(rate.Inf, 1), latency: firstLatency,
 	}
-	d.limit(share)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.limit()
+	d.emptyAt(s.ownedAt)
+	d.inherit(s.stateOf(name))
 	return d
 }
 
@@ -117,10 +144,24 @@ func (d *destination) definition() *definition.Destination { return d.revision()
 func (d *destination) revise(rev *revision, share float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	now := time.Now()
+	was := d.barred()
+	away := d.current.isOpen() || was != ""
 	d.current.retire()
 	d.current = rev
+	d.adopted = d.status.OpenUntil
 	d.slot = time.Time{}
-	d.limit(share)
+	d.share = share
+	switch barred := d.barred(); {
+	case barred == "" && away:
+		d.comesBack()
+	case barred == "":
+		d.waiting.want(d.name, now)
+		d.look()
+	case was == "":
+		d.remember(now)
+	}
+	d.limit()
 	d.resume()
 }
 
@@ -130,43 +171,82 @@ func (d *destination) retire() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.current.retire()
-	d.limiter.SetLimit(rate.Inf)
+	d.gone = true
+	d.stopWatch()
+	d.limit()
 	d.resume()
 }
 
-// setShare sets the part of the limits that this sink may use.
+// setShare sets the part of the limits that this sink may use. Who has used them
+// up to now, nobody knows: what a bucket of the rate limit holds is forgotten.
 func (d *destination) setShare(share float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.limit(share)
+	d.share = share
+	d.limit()
+	d.emptyAt(time.Now())
 	d.resume()
 }
 
-// limit applies a share of the limits. Called with mu held.
-func (d *destination) limit(share float64) {
+// limit applies our share of the limits, and the pace. Called with mu held.
+func (d *destination) limit() {
 	l := d.current.def.Limits
-	d.most = max(1, int(float64(l.Concurrency)*share))
-	if l.Rate > 0 {
-		d.limiter.SetLimit(rate.Limit(l.Rate * share))
-		d.limiter.SetBurst(max(1, int(float64(l.Burst)*share)))
-	} else {
-		d.limiter.SetLimit(rate.Inf)
+	d.most = max(1, int(float64(l.Concurrency)*d.share))
+	most, burst := d.limitAt(time.Now()), 1
+	switch {
+	case d.pace.active():
+		burst = int(float64(most) * paceBurst.Seconds())
+	case l.Rate > 0:
+		burst = int(float64(l.Burst) * d.share)
+	}
+	d.limiter.SetLimit(most)
+	d.limiter.SetBurst(max(1, burst))
+}
+
+// paceBurst is for how long calls may be made up for while the pace bounds them.
+const paceBurst = 20 * time.Millisecond
+
+// limitAt is how many calls a second may be made at a time that is not far away.
+// Called with mu held.
+func (d *destination) limitAt(at time.Time) rate.Limit {
+	most := rate.Inf
+	if l := d.current.def.Limits; l.Rate > 0 {
+		most = rate.Limit(l.Rate * d.share)
+	}
+	if d.gone {
+		return rate.Inf
+	}
+	if d.pace.active() {
+		most = min(most, rate.Limit(d.pace.at(at)))
+	}
+	return most
+}
+
+// emptyAt has the bucket of the rate limit filled since then only. Called with mu
+// held.
+func (d *destination) emptyAt(since time.Time) {
+	now, limit := time.Now(), d.limiter.Limit()
+	if limit == rate.Inf {
+		return
+	}
+	filled := math.Min(float64(limit)*now.Sub(since).Seconds(), float64(d.limiter.Burst()))
+	if n := int(d.limiter.TokensAt(now) - filled); n > 0 {
+		d.limiter.ReserveN(now, n)
 	}
 }
 
 // measure takes the latency of a call that was answered into the average. How
-// fast a destination fails says nothing about how many calls it can take.
+// fast a destination fails says nothing about how many calls it can take. Called
+// with mu held.
 func (d *destination) measure(latency time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.latency += (latency - d.latency) / 8
 }
 
-// each is the time between two calls when the destination is kept busy. Called
-// with mu held.
-func (d *destination) each() time.Duration {
+// each is the time between two calls when the destination is kept busy, at some
+// time. Called with mu held.
+func (d *destination) each(at time.Time) time.Duration {
 	each := d.latency / time.Duration(d.most)
-	if limit := d.limiter.Limit(); limit != rate.Inf {
+	if limit := d.limitAt(at); limit != rate.Inf {
 		each = max(each, time.Duration(float64(time.Second)/float64(limit)))
 	}
 	return max(each, time.Microsecond)
@@ -183,13 +263,13 @@ const maxLine = time.Hour
 func (d *destination) nextSlot(from time.Time) time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	each := d.each()
+	each := d.each(time.Now())
 	// The first comes back when half of what is queued now has been sent.
 	half := time.Duration(len(d.live)+len(d.back)) * each / 2
 	if first := time.Now().Add(max(half, time.Second)); from.Before(first) {
 		from = first
 	}
-	slot := d.slot.Add(each)
+	slot := d.slot.Add(d.each(d.slot))
 	if slot.Before(from) {
 		slot = from
 	}

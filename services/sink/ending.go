@@ -14,20 +14,15 @@ const (
 	whyRetry     = "retry"     // the call failed
 	whyBusy      = "busy"      // the destination does not keep up
 	whyBreaker   = "breaker"   // it is down
-	whyThrottled = "throttled" // it said 429
-	whyRefused   = "refused"   // it said 401 or 403, or its address is private
+	whyTurn      = "turn"      // it has waited, and comes back when it is its turn
+	whyThrottled = "throttled" // the destination said 429
+	whyRefused   = "refused"   // it said 401 or 403
 	whyGone      = "gone"      // it said 410
-	whyPaused    = "paused"    // its definition says so
+	whyPaused    = "paused"    // its definition says so, or its state
 	whySecret    = "secret"    // one is missing
 	whyToken     = "token"     // the token endpoint gives none
 	whyUnusable  = "unusable"  // this version can't use a definition
 	whyEarly     = "early"     // it came before its time: clocks differ
-)
-
-// How long deliveries wait where nobody knows for how long.
-const (
-	pausedTime = 10 * time.Minute
-	secretTime = time.Minute
 )
 
 // hold puts a delivery off, without using up an attempt.

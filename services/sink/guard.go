@@ -3,6 +3,8 @@ package sink
 import (
 	"errors"
 	"log/slog"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,26 +14,55 @@ import (
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
 
-// guard says whether a destination may be called now. It has two parts: the
-// gate, which opens at a known time, and behind it the breaker, which counts.
+// guard says whether a destination may be called now, as far as its answers go.
+// It has two parts: the gate, which opens at a time that the destination named,
+// and behind it the breaker, which counts failures. When the breaker's time is
+// over, one call is let through, the probe: it closes the breaker or not.
 //
-// The breaker tells of changes with its own lock held, so that lock comes before
-// mu: the breaker is never asked with mu held.
+// gobreaker counts and trips; how long it stays open is told here, since its
+// state can't be set, and a breaker that another sink had opened has to be
+// restored.
+//
+// gobreaker tells of changes with its own lock held, so that lock comes before
+// mu: it is never asked with mu held.
 type guard struct {
 	def     *definition.Destination
 	log     *slog.Logger
 	metrics *telemetry.Metrics
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 
-	mu      sync.Mutex
-	gate    time.Time // no call before
-	why     string    // the gate is shut
-	tripped bool      // counted as open in the metrics
-	retired bool
+	mu        sync.Mutex
+	gate      time.Time // no call before: the destination said so
+	openUntil time.Time // the breaker lets no call through before; zero: it is closed
+	probing   bool      // the probe is under way
+	offered   time.Time // when the delivery comes that is to be the probe
+	turned    turn      // what nobody has been told yet
+	refusals  []string  // ids of deliveries refused in a row
+	refused   int       // how often in a row, also the same ones
+	finals    int       // final responses in a row
+	tripped   bool      // counted as open in the metrics
+	retired   bool
 }
 
-// probeTime is how long others wait for the call that is the breaker's probe.
-const probeTime = time.Second
+// turn is a change of the breaker, for whoever made the call that brought it.
+type turn int
+
+const (
+	steady turn = iota
+	opened
+	recovered
+)
+
+// probeTime is how long the delivery that is to be the probe may take to come
+// back before another one is taken for it.
+const probeTime = 5 * time.Second
+
+// How many answers in a row, with no success between, say that it is not the
+// delivery that is wrong.
+const (
+	mostRefusals = 5  // 401 or 403, to different deliveries
+	mostFinals   = 20 // final responses
+)
 
 // errNeutral is an outcome that says nothing about a destination's health.
 var errNeutral = errors.New("neither success nor failure")
@@ -65,18 +96,35 @@ func (g *guard) trips(n gobreaker.Counts) bool {
 	return done >= minSample && float64(n.TotalFailures) >= float64(g.def.Breaker.Share)*float64(done)
 }
 
-// changed is called when the breaker changes its state, with the breaker locked.
+// changed is called when gobreaker changes its state, with gobreaker locked.
 func (g *guard) changed(_ string, from, to gobreaker.State) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.retired {
+	if g.retired || to != gobreaker.StateOpen {
 		return
 	}
-	g.log.Info("breaker", telemetry.KeyDestination, g.def.Name, "from", from.String(), "to", to.String())
-	if to == gobreaker.StateOpen {
-		g.shutLocked(time.Now().Add(time.Duration(g.def.Breaker.Open)), whyBreaker)
+	g.open(time.Now())
+	if from == gobreaker.StateClosed {
+		g.turned = opened
+		g.log.Warn("breaker opened", telemetry.KeyDestination, g.def.Name, "until", g.openUntil)
 	}
-	g.show(to != gobreaker.StateClosed)
+}
+
+// open lets no call through for as long as the definition says, and up to a
+// tenth more: breakers that opened together do not probe together. gobreaker's
+// own time is over by then. Called with mu held.
+func (g *guard) open(now time.Time) {
+	d := time.Duration(g.def.Breaker.Open)
+	g.openUntil = now.Add(d + time.Millisecond + rand.N(d/10+1))
+	g.show(true)
+}
+
+// restore opens a breaker as another sink had it.
+func (g *guard) restore(until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.openUntil = until
+	g.show(true)
 }
 
 // show counts the breaker in the metrics. Called with mu held.
@@ -101,31 +149,140 @@ func (g *guard) retire() {
 }
 
 // shut holds calls back until then, or longer if that was said already.
-func (g *guard) shut(until time.Time, why string) {
+func (g *guard) shut(until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.shutLocked(until, why)
-}
-
-func (g *guard) shutLocked(until time.Time, why string) {
 	if until.After(g.gate) {
-		g.gate, g.why = until, why
+		g.gate = until
 	}
 }
 
-// allow asks gate and breaker. It returns how to tell the breaker what came of
-// the call, which has to be done exactly once, or until when the call has to
-// wait, and why.
-func (g *guard) allow(now time.Time) (done func(error), until time.Time, why string) {
+// opensAt says until when the breaker lets no call through; false if it is
+// closed.
+func (g *guard) opensAt() (until time.Time, open bool) {
 	g.mu.Lock()
-	gate, reason := g.gate, g.why
-	g.mu.Unlock()
-	if now.Before(gate) {
-		return nil, gate, reason
+	defer g.mu.Unlock()
+	return g.openUntil, !g.openUntil.IsZero()
+}
+
+// holds says whether the breaker holds a call back for which there are others
+// before it, or none: then it may be the probe.
+func (g *guard) holds(now time.Time, others bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.openUntil.IsZero() && (now.Before(g.openUntil) || g.probing || others)
+}
+
+// allow asks gate and breaker. It returns how to tell what came of the call,
+// which has to be done exactly once; or until when the call has to wait, zero if
+// nobody knows, and why.
+func (g *guard) allow(now time.Time) (done func(error) turn, until time.Time, why string) {
+	probe, until, why := g.enter(now)
+	if why != "" {
+		return nil, until, why
 	}
-	done, err := g.breaker.Allow()
-	if err != nil { // open for another instant, or another call is the probe
-		return nil, now.Add(probeTime), whyBreaker
+	told, err := g.breaker.Allow()
+	if err != nil { // it has been opened in this instant
+		g.told(probe, errNeutral)
+		return nil, time.Time{}, whyBreaker
 	}
-	return done, time.Time{}, ""
+	return func(err error) turn {
+		told(err)
+		return g.told(probe, err)
+	}, time.Time{}, ""
+}
+
+func (g *guard) enter(now time.Time) (probe bool, until time.Time, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case now.Before(g.gate):
+		return false, g.gate, whyThrottled
+	case g.openUntil.IsZero():
+		return false, time.Time{}, ""
+	case g.probing || now.Before(g.openUntil):
+		return false, time.Time{}, whyBreaker
+	}
+	g.probing = true
+	return true, time.Time{}, ""
+}
+
+// told takes note of a call that ended. What the breaker has turned to is said
+// once.
+func (g *guard) told(probe bool, err error) turn {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if probe {
+		g.probing = false
+		switch {
+		case err == nil:
+			g.openUntil, g.turned = time.Time{}, recovered
+			g.show(false)
+			g.log.Info("breaker closed", telemetry.KeyDestination, g.def.Name)
+		case !errors.Is(err, errNeutral):
+			g.open(time.Now())
+		}
+	}
+	t := g.turned
+	g.turned = steady
+	return t
+}
+
+// offerProbe says whether a delivery is to come back as the probe, and when:
+// one for each time that the breaker is open, another if that one does not come.
+func (g *guard) offerProbe(now time.Time) (at time.Time, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.openUntil.IsZero() || g.probing {
+		return time.Time{}, false
+	}
+	if !g.offered.Before(g.openUntil) && now.Before(g.offered.Add(probeTime)) {
+		return time.Time{}, false
+	}
+	g.offered = g.openUntil
+	if now.After(g.offered) {
+		g.offered = now
+	}
+	return g.offered, true
+}
+
+// lacksProbe says whether the probe that the breaker was to get has not come.
+func (g *guard) lacksProbe(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.openUntil.IsZero() && !g.probing && now.After(g.openUntil.Add(probeTime)) && now.After(g.offered.Add(probeTime))
+}
+
+// isOpen says whether the breaker is open.
+func (g *guard) isOpen() bool {
+	_, open := g.opensAt()
+	return open
+}
+
+// success ends every row.
+func (g *guard) success() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refusals, g.refused, g.finals = nil, 0, 0
+}
+
+// refusal takes note of a 401 or 403. It says how many there were in a row, and
+// whether so many deliveries got one that it is none of theirs.
+func (g *guard) refusal(delivery string) (row int, enough bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refused++
+	if !slices.Contains(g.refusals, delivery) && len(g.refusals) < mostRefusals {
+		g.refusals = append(g.refusals, delivery)
+	}
+	return g.refused, len(g.refusals) == mostRefusals
+}
+
+// final takes note of a final response, and says whether there were so many in a
+// row that it is none of the deliveries'.
+func (g *guard) final() (enough bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.finals++
+	return g.finals >= mostFinals
 }

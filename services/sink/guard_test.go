@@ -21,6 +21,16 @@ func (h *house) one() gone {
 	return h.became(h.takes(h.t.Context(), h.slipOf(h.delivery("crm"))))
 }
 
+// opensAt is when the breaker of a destination is to be probed.
+func (h *house) opensAt(name string) time.Time {
+	h.t.Helper()
+	until, open := h.destination(name).revision().opensAt()
+	if !open {
+		h.t.Fatal("the breaker is closed")
+	}
+	return until
+}
+
 // called says whether there was a call.
 func (g gone) called() bool { return len(g.attempts) > 0 }
 
@@ -29,38 +39,40 @@ const guarded = "limits: {concurrency: 1}\nbreaker: {failures: 3, open: 30s}\nre
 func TestBreaker(t *testing.T) {
 	test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
 		h.answer("crm", always(failed(500, "", 0), 0))
+		var third gone
 		for i := range 3 {
-			if got := h.one(); !got.called() {
-				t.Fatalf("call %d was not made: %+v", i, got)
+			if third = h.one(); !third.called() {
+				t.Fatalf("call %d was not made: %+v", i, third)
 			}
 		}
-		opened := time.Now()
-		var last time.Time
-		for range 100 { // what is held comes back when the gate opens, each at a time of its own
-			got := h.one()
-			if got.called() || got.again == nil || got.again.Attempts != 0 {
+		if until, open := h.destination("crm").revision().opensAt(); !open || time.Until(until) < 30*time.Second || time.Until(until) > 34*time.Second {
+			t.Fatalf("the breaker is open: %v, until %v", open, until)
+		}
+		if !third.again.Due.Equal(h.opensAt("crm").Truncate(time.Millisecond)) || third.again.Attempts != 1 {
+			t.Fatalf("the one that opened it comes back as %+v, expected that it is the probe", third.again)
+		}
+		for range 100 {
+			if got := h.one(); got.called() || got.topic != h.names.Waiting("default") || got.again.Attempts != 0 {
 				t.Fatalf("while the breaker is open, a delivery became %+v", got)
 			}
-			if wait := got.again.Due.Sub(opened); wait < 30*time.Second || wait > 45*time.Second {
-				t.Fatalf("it comes back in %v", wait)
-			}
-			if !got.again.Due.After(last) {
-				t.Fatal("two come back at the same time")
-			}
-			last = got.again.Due
 		}
-		time.Sleep(30 * time.Second) // the very instant
+		time.Sleep(time.Until(h.opensAt("crm")) - time.Nanosecond)
 		if h.one().called() {
-			t.Error("at the end of its time the breaker is still open: gobreaker means after")
+			t.Error("the breaker let a call through before its time")
 		}
-		time.Sleep(time.Millisecond)
-		if got := h.one(); !got.called() || got.again == nil {
+		time.Sleep(time.Nanosecond)
+		first := h.opensAt("crm")
+		got := h.one()
+		if !got.called() || got.again == nil || got.again.Attempts != 0 || !got.again.Due.Equal(h.opensAt("crm").Truncate(time.Millisecond)) {
 			t.Fatalf("the probe became %+v", got)
 		}
-		if got := h.one(); got.called() || time.Until(got.again.Due) < 29*time.Second {
+		if again := h.opensAt("crm"); again.Sub(first) < 30*time.Second {
+			t.Errorf("after a probe that failed, the breaker is open for %v", again.Sub(first))
+		}
+		if got := h.one(); got.called() || got.topic != h.names.Waiting("default") {
 			t.Fatalf("after a probe that failed, a delivery became %+v", got)
 		}
-		time.Sleep(31 * time.Second)
+		time.Sleep(34 * time.Second)
 		h.answer("crm", nil)
 		for i := range 10 {
 			if got := h.one(); got.ending != pipeline.Delivered {
@@ -77,7 +89,7 @@ func TestOnlyOneProbe(t *testing.T) {
 		for range 3 {
 			h.one()
 		}
-		time.Sleep(31 * time.Second)
+		time.Sleep(34 * time.Second)
 		var g gauge
 		h.answer("crm", g.during(always(ok(), 5*time.Second)))
 		slips := h.backlog(t.Context(), "crm", 50)
@@ -118,7 +130,7 @@ func TestFailureShareTrips(t *testing.T) {
 		trips bool
 	}{"half": {2, true}, "a third": {3, false}} {
 		t.Run(name, func(t *testing.T) {
-			test(t, hooked("crm", "limits: {concurrency: 1}\nbreaker: {failures: 50, share: 50%}"), func(t *testing.T, h *house) {
+			test(t, hooked("crm", "limits: {concurrency: 1}\nbreaker: {failures: 50, share: 50%}")+hooked("another", ""), func(t *testing.T, h *house) {
 				var n atomic.Int64
 				h.answer("crm", func(httpsend.Call) httpsend.Result {
 					if n.Add(1)%int64(c.every) == 0 {
@@ -169,21 +181,20 @@ func TestThrottling(t *testing.T) {
 	}
 }
 
-// TestNewDefinitionOpensTheGate has a destination that refuses everything until
+// TestNewDefinitionOpensTheGate has a destination that asks for patience until
 // its definition is mended. A call that was under way with the old one does not
 // shut the gate of the new one.
 func TestNewDefinitionOpensTheGate(t *testing.T) {
-	test(t, hooked("crm", "limits: {concurrency: 2}"), func(t *testing.T, h *house) {
-		refused := httpsend.Result{Status: 401, Outcome: httpsend.Pause, Err: fmt.Errorf("401")}
-		h.answer("crm", always(refused, time.Minute))
+	test(t, hooked("crm", "limits: {concurrency: 2}")+hooked("another", ""), func(t *testing.T, h *house) {
+		h.answer("crm", always(failed(429, "", time.Hour), time.Minute))
 		late := h.takes(t.Context(), h.slipOf(h.delivery("crm")))
 		synctest.Wait()
-		h.answer("crm", always(refused, 0))
-		if got := h.one(); !got.called() || got.again.Attempts != 0 {
+		h.answer("crm", always(failed(429, "", time.Hour), 0))
+		if got := h.one(); !got.called() {
 			t.Fatalf("it became %+v", got)
 		}
 		if h.one().called() {
-			t.Fatal("a destination that said 401 was called again")
+			t.Fatal("a destination that said 429 was called again")
 		}
 		h.live.apply(t, hooked("crm", "limits: {concurrency: 3}"))
 		h.answer("crm", nil)
@@ -220,7 +231,7 @@ func TestBreakersInTheMetrics(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		h := build(t, hooked("crm", guarded))
+		h := build(t, hooked("crm", guarded)+hooked("another", ""))
 		h.Metrics, h.Log = tel.Metrics, slog.New(slog.DiscardHandler)
 		h.answer("crm", always(failed(500, "", 0), 0))
 		for range 3 {
@@ -235,7 +246,7 @@ func TestBreakersInTheMetrics(t *testing.T) {
 		}
 		shows("0 1")
 		h.answer("crm", func(httpsend.Call) httpsend.Result { panic("while probing") })
-		time.Sleep(31 * time.Second)
+		time.Sleep(34 * time.Second)
 		h.one()
 		shows("0 1")
 		h.answer("crm", nil)
@@ -244,7 +255,7 @@ func TestBreakersInTheMetrics(t *testing.T) {
 		h.answer("crm", always(failed(500, "", 0), time.Second))
 		h.live.apply(t, hooked("crm", "breaker: {failures: 1}"))
 		late := h.takes(t.Context(), h.slipOf(h.delivery("crm")))
-		synctest.Wait()
+		time.Sleep(1100 * time.Millisecond) // it comes back slowly
 		shows("1 0")
 		h.live.apply(t, hooked("crm", guarded))
 		h.newest()

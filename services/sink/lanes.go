@@ -36,7 +36,7 @@ func (s *sink) serves(lane string) bool {
 func (s *sink) laneTopics(lanes []string) []string {
 	var topics []string
 	for _, lane := range lanes {
-		topics = append(topics, s.names.Deliveries(lane), s.names.Redeliveries(lane))
+		topics = append(topics, s.names.Deliveries(lane), s.names.Redeliveries(lane), s.names.Waiting(lane))
 	}
 	return topics
 }

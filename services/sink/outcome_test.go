@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -16,6 +18,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+	"github.com/millrace-io/millrace/pipeline/state"
 )
 
 const plain = "retry: {attempts: 3, first: 1s, cap: 1m}"
@@ -37,6 +40,8 @@ func TestOutcomes(t *testing.T) {
 		before  int // attempts used before
 		want    gone
 		used    int           // attempts used after, of one that comes back
+		waits   bool          // for a time that nobody knows
+		status  state.Status  // of the destination after that; "" for active
 		wait    time.Duration // at least, until it comes back
 		upTo    time.Duration // at most
 		gate    time.Duration // shut for that long
@@ -65,19 +70,19 @@ func TestOutcomes(t *testing.T) {
 		},
 		"refused": {
 			result: httpsend.Result{Status: 401, Outcome: httpsend.Pause, Err: errors.New("401")}, before: 1,
-			want: gone{attempts: []string{"2 pause"}}, used: 1, wait: pausedTime, upTo: pausedTime, gate: pausedTime, verdict: silent,
+			want: gone{attempts: []string{"2 pause"}}, used: 1, wait: time.Second, upTo: time.Second, verdict: silent,
 		},
 		"blocked": {
 			result: httpsend.Result{Outcome: httpsend.Pause, Class: httpsend.ClassBlocked, Err: errors.New("private")},
-			want:   gone{attempts: []string{"1 pause"}}, wait: pausedTime, upTo: pausedTime, gate: pausedTime, verdict: silent,
+			want:   gone{attempts: []string{"1 pause"}}, waits: true, status: state.Paused, verdict: silent,
 		},
 		"gone": {
 			result: httpsend.Result{Status: 410, Outcome: httpsend.Disable, Err: errors.New("410")},
-			want:   gone{attempts: []string{"1 disable"}}, wait: pausedTime, upTo: pausedTime, gate: pausedTime, verdict: silent,
+			want:   gone{attempts: []string{"1 disable"}}, waits: true, status: state.Disabled, verdict: silent,
 		},
 		"secret missing": {
 			result: httpsend.Result{Outcome: httpsend.NotSent, Class: httpsend.ClassSecret, Err: errors.New("missing")}, before: 2,
-			used: 2, wait: secretTime, upTo: secretTime, verdict: silent,
+			used: 2, waits: true, verdict: silent,
 		},
 		"no token": {
 			result: httpsend.Result{Outcome: httpsend.NotSent, Class: httpsend.ClassToken, Err: errors.New("down"), RetryAfter: 7 * time.Second}, before: 2,
@@ -85,7 +90,7 @@ func TestOutcomes(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			test(t, aDestination("crm", plain)+aWebhook("hook", "crm", ""), func(t *testing.T, h *house) {
+			test(t, aDestination("crm", plain)+aDestination("neighbour", "")+aWebhook("hook", "crm", ""), func(t *testing.T, h *house) {
 				const latency = 5 * time.Second // waits begin when the answer is there
 				h.answer("crm", always(c.result, latency))
 				v := h.delivery("hook")
@@ -100,7 +105,9 @@ func TestOutcomes(t *testing.T) {
 					if used := got.again.Attempts; used != c.used {
 						t.Errorf("%d attempts are used, expected %d", used, c.used)
 					}
-					if wait := got.again.Due.Sub(ended); wait < c.wait || wait > c.upTo {
+					if waits := got.topic == h.names.Waiting("default"); waits != c.waits || waits != got.again.Due.Equal(time.UnixMilli(time.Time{}.UnixMilli())) {
+						t.Errorf("it goes to %s, due at %v", got.topic, got.again.Due)
+					} else if wait := got.again.Due.Sub(ended); !waits && (wait < c.wait || wait > c.upTo) {
 						t.Errorf("it comes back %v after the call, expected %v to %v", wait, c.wait, c.upTo)
 					}
 					if v.Attempts = got.again.Attempts; got.again.ID != v.ID || got.again.Webhook != v.Webhook || !got.again.MatchedAt.Equal(v.MatchedAt) {
@@ -112,6 +119,10 @@ func TestOutcomes(t *testing.T) {
 					t.Errorf("it became %+v, expected %+v", got, c.want)
 				}
 				h.expectGuard(t, "crm", ended.Add(c.gate), c.verdict)
+				synctest.Wait()
+				if got := h.stateNow("crm").Status; got != cmp.Or(c.status, state.Active) {
+					t.Errorf("the destination is %s, expected %q", got, c.status)
+				}
 			})
 		})
 	}

@@ -115,7 +115,7 @@ func TestNothingIsQueuedOfAPartitionThatWent(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		s := h.slipOf(h.delivery("crm"))
-		if room := h.destination("crm").enqueue(&call{ctx: ctx, record: &s.record, ticket: s}); room == nil {
+		if room, _ := h.destination("crm").enqueue(&call{ctx: ctx, record: &s.record, ticket: s}); room == nil {
 			t.Error("it is queued")
 		}
 	})

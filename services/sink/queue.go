@@ -34,11 +34,13 @@ func (q *queue) pop() *call {
 }
 
 // enqueue starts a call or adds it to the destination's queue. Where it does not
-// fit, it returns a channel that is closed when it may.
-func (d *destination) enqueue(c *call) (room <-chan struct{}) {
+// fit, it returns a channel that is closed when it may. Where the destination
+// must not be called, and nobody knows for how long, it says why.
+func (d *destination) enqueue(c *call) (room <-chan struct{}, why string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if c.ctx.Err() == nil { // else its partition's calls were released already
+	why = d.closed(time.Now())
+	if c.ctx.Err() == nil && why == "" { // else its partition's calls were released already
 		q := &d.live
 		if c.back {
 			q = &d.back
@@ -51,19 +53,19 @@ func (d *destination) enqueue(c *call) (room <-chan struct{}) {
 			} else {
 				*q = append(*q, c)
 			}
-			return nil
+			return nil, ""
 		}
 	}
 	if d.room == nil {
 		d.room = make(chan struct{})
 	}
-	return d.room
+	return d.room, why
 }
 
 // fits says whether one more may wait. What waits long keeps its partition from
 // being committed, so time is a limit too. Called with mu held.
 func (d *destination) fits(q queue) bool {
-	most := min(max(minQueue, queueFor*d.most), int(queueTime/d.each()))
+	most := min(max(minQueue, queueFor*d.most), int(queueTime/d.each(time.Now())))
 	return len(q) < most && d.held.Load() < maxHeld
 }
 
@@ -168,13 +170,20 @@ func (d *destination) tell() {
 
 // release gives back what is queued of a partition that goes to another sink.
 func (d *destination) release(partition context.Context) {
-	var gone []*call
+	for _, c := range d.unqueue(func(c *call) bool { return c.ctx == partition }) {
+		c.ticket.Release()
+	}
+}
+
+// unqueue takes calls off the queue.
+func (d *destination) unqueue(which func(*call) bool) (taken []*call) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, q := range []*queue{&d.live, &d.back} {
 		var kept queue
 		for _, c := range *q {
-			if c.ctx == partition {
-				gone = append(gone, c)
+			if which(c) {
+				taken = append(taken, c)
 				d.held.Add(-c.weight())
 			} else {
 				kept = append(kept, c)
@@ -182,11 +191,8 @@ func (d *destination) release(partition context.Context) {
 		}
 		*q = kept
 	}
-	if len(gone) > 0 {
+	if len(taken) > 0 {
 		d.resume()
 	}
-	d.mu.Unlock()
-	for _, c := range gone {
-		c.ticket.Release()
-	}
+	return taken
 }

@@ -103,7 +103,7 @@ func TestOlderSnapshotsChangeNothing(t *testing.T) {
 		h.live.apply(t, hooked("crm", "limits: {concurrency: 7}"))
 		h.newest()
 		rev := h.destination("crm").revision()
-		rev.shut(time.Now().Add(time.Hour), whyRefused)
+		rev.shut(time.Now().Add(time.Hour))
 		h.learn(older)
 		if d := h.destination("crm"); d.most != 7 || d.revision() != rev {
 			t.Error("an older definition is in force again")

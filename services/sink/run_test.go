@@ -228,7 +228,7 @@ destination: crm
 			t.Fatal(err)
 		}
 		return true
-	}, r.cfg.Names.Delays(pipeline.Tiers()[2]))
+	}, r.cfg.Names.Waiting("default"))
 	if held.ID != id(1) || held.Attempts != 0 || receiver.Count() != 0 {
 		t.Errorf("the delivery is held as %+v, %d calls came", held, receiver.Count())
 	}

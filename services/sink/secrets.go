@@ -36,7 +36,9 @@ func (s *sink) checkSecrets(missing map[string]string) {
 	for name, def := range defs.Destinations {
 		text := ""
 		if d := s.destination(name); d != nil && s.serves(def.Lane) && def.Status != definition.Paused {
-			text = d.lacks()
+			if text = d.lacks(); text == "" {
+				d.lacksNothing()
+			}
 		}
 		s.tellSecrets(missing, name, text)
 	}
@@ -62,6 +64,16 @@ func (s *sink) tellSecrets(missing map[string]string, name, text string) {
 	}
 	if s.Ready != nil {
 		s.Ready("destination "+name, err)
+	}
+}
+
+// lacksNothing lets deliveries go that wait for a secret.
+func (d *destination) lacksNothing() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.current.lacking.CompareAndSwap(true, false) {
+		d.waiting.want(d.name, time.Now())
+		d.resume()
 	}
 }
 

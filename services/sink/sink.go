@@ -12,6 +12,7 @@ package sink
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/stream"
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
@@ -55,10 +57,37 @@ const drainTime = 57 * time.Second
 // Run delivers until ctx ends; then it waits for the calls under way.
 func Run(ctx context.Context, cfg Config) error {
 	s := newSink(cfg)
+	g, ctx := errgroup.WithContext(ctx)
+	states := state.NewLive(cfg.Stream)
+	g.Go(func() error { return endedBy(ctx, states.Run(ctx)) })
+	g.Go(func() error { return s.serve(ctx, g, states) })
+	return g.Wait()
+}
+
+// endedBy is the error of something that runs until ctx ends.
+func endedBy(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// serve makes calls once it is known how every destination stands.
+func (s *sink) serve(ctx context.Context, g *errgroup.Group, states *state.Live) error {
+	cfg := s.Config
+	if _, err := states.At(ctx, 0); err != nil {
+		return nil // ctx ended
+	}
+	s.stateOf = func(name string) state.State { return states.Snapshot().State(name) }
 	lanes, err := s.waitForLanes(ctx)
 	if err != nil {
 		return nil // ctx ended
 	}
+	writer, err := state.OpenWriter(ctx, cfg.Stream)
+	if err != nil {
+		return endedBy(ctx, err)
+	}
+	defer writer.Close()
 	mover, err := stream.NewTracked(stream.TrackedConfig{
 		Config: cfg.Stream, Role: DelaysRole, Topics: delayTopics(s.names), Handler: &delays{s.names, cfg.Metrics, cfg.Tracer},
 		OnDeadLetter: deadDelivery, Observer: cfg.Observer(DelaysRole),
@@ -74,12 +103,23 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer cfg.Client.Close()
-	g, ctx := errgroup.WithContext(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { s.follow(ctx, runner, lanes) })
+	watching.Go(func() { s.watchSecrets(ctx) })
+	watching.Go(func() { s.followStates(ctx, states) })
+	watching.Go(func() { s.passes(ctx, runner.Ends) })
+	watching.Go(func() {
+		s.writeStates(ctx, func(ctx context.Context, all map[string]state.Change) error {
+			offset, err := writer.Change(ctx, all)
+			if err == nil {
+				_, err = states.At(ctx, offset)
+			}
+			return err
+		})
+	})
 	g.Go(func() error { return mover.Run(ctx) })
-	g.Go(func() error { return runner.Run(ctx) })
-	g.Go(func() error { s.follow(ctx, runner, lanes); return nil })
-	g.Go(func() error { s.watchSecrets(ctx); return nil })
-	return g.Wait()
+	return runner.Run(ctx)
 }
 
 // definitions are those in force: a *definition.Live.
@@ -100,6 +140,10 @@ type sink struct {
 	defs      definitions
 	newSender func(*definition.Destination) (sender, error)
 
+	waiting *waiting
+	states  *changes
+	stateOf func(destination string) state.State // as far as it is written
+
 	known      atomic.Pointer[definition.Snapshot] // the newest that destinations are made by
 	held       atomic.Int64                        // weight of the calls in memory
 	partitions sync.Map                            // contexts of the partitions that calls came from
@@ -108,11 +152,13 @@ type sink struct {
 	destinations map[string]*destination
 	crowd        map[string]int     // how many destinations each lane has
 	shares       map[string]float64 // of each lane's partitions, how much is ours
+	ownedAt      time.Time          // when that changed
 }
 
 func newSink(cfg Config) *sink {
 	return &sink{
 		Config: cfg, names: cfg.Stream.Names, defs: cfg.Definitions, destinations: map[string]*destination{},
+		waiting: newWaiting(), states: newChanges(),
 		newSender: func(def *definition.Destination) (sender, error) { return cfg.Client.Target(target(def)) },
 	}
 }
@@ -137,6 +183,7 @@ func (s *sink) learn(defs *definition.Snapshot) {
 	if known := s.known.Load(); known != nil && defs.Offset <= known.Offset {
 		return // somebody else was faster
 	}
+	s.reviewWaiting(defs)
 	s.known.Store(defs)
 	s.crowd = map[string]int{}
 	for _, def := range defs.Destinations {
@@ -149,6 +196,26 @@ func (s *sink) learn(defs *definition.Snapshot) {
 			delete(s.destinations, name)
 		case def != d.definition():
 			d.revise(s.newRevision(def), s.share(def.Lane))
+		default:
+			d.ring() // it may have its lane for itself no longer
+		}
+	}
+}
+
+// reviewWaiting has those look again who may wait no longer under new
+// definitions. Called with mu held.
+func (s *sink) reviewWaiting(defs *definition.Snapshot) {
+	known, now := s.known.Load(), time.Now()
+	if known == nil {
+		return
+	}
+	removed := func(name string) bool { return defs.Webhooks[name] == nil }
+	if len(known.Broken) > 0 || slices.ContainsFunc(slices.Collect(maps.Keys(known.Webhooks)), removed) {
+		s.waiting.wantAll(now)
+	}
+	for name, def := range known.Destinations {
+		if defs.Destinations[name] != def {
+			s.waiting.want(name, now)
 		}
 	}
 }
@@ -178,7 +245,7 @@ func (s *sink) alone(d *destination) bool {
 func (s *sink) owns(shares map[string]float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shares = map[string]float64{}
+	s.shares, s.ownedAt = map[string]float64{}, time.Now()
 	for topic, share := range shares {
 		if lane, ok := s.names.LaneOf(topic); ok && topic == s.names.Deliveries(lane) {
 			s.shares[lane] = share
@@ -187,6 +254,13 @@ func (s *sink) owns(shares map[string]float64) {
 	for _, d := range s.destinations {
 		d.setShare(s.share(d.definition().Lane))
 	}
+}
+
+// runtime returns the runtime of a destination if there is one already.
+func (s *sink) runtime(name string) *destination {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.destinations[name]
 }
 
 // share is the part of a destination's limits that this sink may use. In the

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/stream"
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
@@ -32,6 +34,7 @@ type house struct {
 	mu        sync.Mutex
 	endpoints map[string]endpoint // by destination; without one, calls succeed at once
 	missing   map[string]error    // secrets, by destination
+	written   map[string]state.State
 	deliver   int
 }
 
@@ -127,15 +130,50 @@ func build(t testing.TB, text string) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{t: t, endpoints: map[string]endpoint{}, missing: map[string]error{}}
+	h := &house{t: t, endpoints: map[string]endpoint{}, missing: map[string]error{}, written: map[string]state.State{}}
 	h.live = &inForce{now: definition.NewSnapshot(catalog), changed: make(chan struct{})}
 	h.live.apply(t, text)
 	h.sink = newSink(Config{
 		Stream: stream.Config{Names: pipeline.DefaultPrefix}, Metrics: telemetry.Discard(), Log: slog.New(slog.DiscardHandler),
 	})
 	h.defs = h.live
+	h.stateOf = h.stateNow
 	h.newSender = func(def *definition.Destination) (sender, error) { return &fakeSender{h, def}, nil }
 	return h
+}
+
+// stateNow is the state of a destination as it is written.
+func (h *house) stateNow(destination string) state.State {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s, ok := h.written[destination]; ok {
+		return s
+	}
+	return (*state.Snapshot)(nil).State(destination)
+}
+
+// write writes states, as state.Writer does.
+func (h *house) write(_ context.Context, all map[string]state.Change) error {
+	for name, change := range all {
+		if next, ok := change(h.stateNow(name)); ok {
+			h.mu.Lock()
+			h.written[name] = next
+			h.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// someone changes the state of a destination elsewhere.
+func (h *house) someone(destination string, change state.Change) {
+	_ = h.write(h.t.Context(), map[string]state.Change{destination: change}) // can't fail
+	h.destination(destination).follow(h.stateNow(destination))
+}
+
+// resume is what `millrace destinations resume` does.
+func resume(s state.State) (state.State, bool) {
+	s.Status, s.By, s.Reason, s.Detail, s.Since = state.Active, "ada", "", "", time.Now()
+	return s, true
 }
 
 // answer sets what answers the calls to a destination.
@@ -321,10 +359,25 @@ func test(t *testing.T, text string, f func(*testing.T, *house)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := build(t, text)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go h.writeStates(ctx, h.write)
 		f(t, h)
 		synctest.Wait()
 		if held := h.held.Load(); held != 0 {
 			t.Errorf("calls of %d bytes are still held", held)
 		}
 	})
+}
+
+// runtimeOf is the runtime of a destination, whose fields the test may read when
+// nothing goes on.
+func (h *house) runtimeOf(name string) *destination {
+	synctest.Wait()
+	return h.destination(name)
+}
+
+// logTo is a log as text.
+func logTo(w *strings.Builder) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, nil)) // which locks
 }

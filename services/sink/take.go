@@ -61,6 +61,9 @@ func (s *sink) take(ctx context.Context, r *pipeline.Record, t ticket) error {
 	if _, err := s.defs.At(ctx, c.delivery.Definitions); err != nil {
 		return err
 	}
+	if r.Topic == s.names.Waiting(c.delivery.Lane) {
+		return s.reconsider(c)
+	}
 	if !s.check(c, s.newest()) {
 		return nil
 	}
@@ -76,8 +79,9 @@ func (s *sink) take(ctx context.Context, r *pipeline.Record, t ticket) error {
 	return s.admit(c)
 }
 
-// admit queues a call. Where its destination does not keep up, it waits for a
-// place if the lane is the destination's own, and is put off otherwise.
+// admit queues a call. Where its destination does not keep up or must not be
+// called, it waits for a place if the lane is the destination's own; otherwise
+// it is put off, or it waits where it holds up nobody.
 func (s *sink) admit(c *call) error {
 	s.watch(c.ctx)
 	for {
@@ -86,23 +90,37 @@ func (s *sink) admit(c *call) error {
 			s.check(c, s.newest())
 			return nil
 		}
-		room := d.enqueue(c)
+		room, why := d.enqueue(c)
 		if room == nil {
 			return nil
 		}
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
-		if !s.alone(d) {
+		switch alone := s.alone(d); {
+		case !alone && why != "":
+			s.wait(c, c.delivery, why, nil)
+			return nil
+		case !alone:
 			d.putOff(c, time.Now(), whyBusy)
 			return nil
 		}
-		select {
-		case <-room:
-		case <-c.ctx.Done():
-			return c.ctx.Err()
+		if err := s.stand(c, room); err != nil || !s.check(c, s.newest()) {
+			return err
 		}
 	}
+}
+
+// stand waits until there may be room for a call, or it expires.
+func (s *sink) stand(c *call, room <-chan struct{}) error {
+	tooOld := time.NewTimer(time.Until(c.expiry()))
+	defer tooOld.Stop()
+	select {
+	case <-room:
+	case <-tooOld.C:
+	case <-c.ctx.Done():
+	}
+	return c.ctx.Err()
 }
 
 // check says whether a delivery may be sent, as far as the definitions go. If
@@ -113,7 +131,7 @@ func (s *sink) check(c *call, defs *definition.Snapshot) bool {
 	hook := defs.Webhooks[v.Webhook]
 	if hook == nil {
 		if defs.Broken[definition.Key{Kind: definition.KindWebhook, Name: v.Webhook}] != nil {
-			s.hold(c, time.Now().Add(pausedTime), whyUnusable)
+			s.wait(c, *v, whyUnusable, nil)
 		} else {
 			s.end(c, pipeline.Removed, pipeline.Output{})
 		}
@@ -132,13 +150,11 @@ func (s *sink) checkDestination(c *call, defs *definition.Snapshot) bool {
 	def := defs.Destinations[v.Destination]
 	switch {
 	case def == nil && defs.Broken[definition.Key{Kind: definition.KindDestination, Name: v.Destination}] != nil:
-		s.hold(c, time.Now().Add(pausedTime), whyUnusable)
+		s.wait(c, *v, whyUnusable, nil)
 	case def == nil: // the webhook goes to another one now
 		s.bury(c, pipeline.UnusableDefinition, fmt.Errorf("destination %q is no longer there", v.Destination), pipeline.Output{})
 	case def.Lane != v.Lane:
 		s.forward(c, def.Lane, defs.Offset)
-	case def.Status == definition.Paused:
-		s.hold(c, time.Now().Add(pausedTime), whyPaused)
 	case (def.Request.Method == http.MethodGet) != isQuery(c.record.Value):
 		s.bury(c, pipeline.InvalidRequest, fmt.Errorf("destination %q is called with %s now, for which the delivery was not made",
 			def.Name, def.Request.Method), pipeline.Output{})

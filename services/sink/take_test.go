@@ -16,7 +16,7 @@ import (
 // force.
 func TestTake(t *testing.T) {
 	t.Parallel()
-	crm := aDestination("crm", "")
+	crm := aDestination("crm", "") + aDestination("neighbour", "")
 	hook := aWebhook("hook", "crm", "max_age: 1h")
 	for name, c := range map[string]struct {
 		before, after string // definitions; the delivery was made under before
@@ -24,13 +24,14 @@ func TestTake(t *testing.T) {
 		broken        definition.Key
 		want          gone
 		wait          time.Duration // until it comes back
+		waits         bool          // for a time that nobody knows
 	}{
 		"sent":           {want: gone{ending: pipeline.Delivered, attempts: []string{"1 success"}}},
 		"removed":        {after: crm, want: gone{ending: pipeline.Removed}},
-		"paused":         {after: aDestination("crm", "status: paused") + hook, wait: pausedTime},
+		"paused":         {after: aDestination("crm", "status: paused") + aDestination("neighbour", "") + hook, waits: true},
 		"paused webhook": {after: crm + aWebhook("hook", "crm", "status: paused"), want: gone{ending: pipeline.Delivered, attempts: []string{"1 success"}}},
-		"broken webhook": {broken: definition.Key{Kind: definition.KindWebhook, Name: "hook"}, wait: pausedTime},
-		"broken":         {after: crm + aDestination("other", "") + aWebhook("hook", "other", ""), broken: definition.Key{Kind: definition.KindDestination, Name: "crm"}, wait: pausedTime},
+		"broken webhook": {broken: definition.Key{Kind: definition.KindWebhook, Name: "hook"}, waits: true},
+		"broken":         {after: crm + aDestination("other", "") + aWebhook("hook", "other", ""), broken: definition.Key{Kind: definition.KindDestination, Name: "crm"}, waits: true},
 		"other target":   {after: aDestination("other", "") + aWebhook("hook", "other", ""), want: gone{ending: pipeline.DeadLettered, reason: pipeline.UnusableDefinition}},
 		"moved":          {after: aDestination("crm", "lane: own") + hook, want: gone{topic: "millrace.deliveries.own"}},
 		"now a GET":      {after: strings.Replace(crm, "{url", "{method: GET, url", 1) + hook, want: gone{ending: pipeline.DeadLettered, reason: pipeline.InvalidRequest}},
@@ -42,8 +43,7 @@ func TestTake(t *testing.T) {
 			change: matched(2 * time.Hour), want: gone{ending: pipeline.Expired},
 		},
 		"expired and removed": {after: crm, change: matched(2 * time.Hour), want: gone{ending: pipeline.Removed}},
-		"expired and paused":  {after: aDestination("crm", "status: paused") + hook, change: matched(2 * time.Hour), want: gone{ending: pipeline.DeadLettered, reason: pipeline.ExpiredDelivery}},
-		"paused, young until": {after: aDestination("crm", "status: paused") + hook, change: matched(time.Hour - time.Minute), wait: time.Minute},
+		"expired and paused":  {after: aDestination("crm", "status: paused") + aDestination("neighbour", "") + hook, change: matched(2 * time.Hour), want: gone{ending: pipeline.DeadLettered, reason: pipeline.ExpiredDelivery}},
 		"too early":           {change: due(20 * time.Minute), wait: 20 * time.Minute},
 		"due in an instant":   {change: due(800 * time.Millisecond), want: gone{ending: pipeline.Delivered, attempts: []string{"1 success"}}},
 		"used attempts stay":  {change: func(v *pipeline.Delivery) { v.Attempts = 7 }, want: gone{ending: pipeline.Delivered, attempts: []string{"8 success"}}},
@@ -65,6 +65,12 @@ func TestTake(t *testing.T) {
 				}
 				start := time.Now()
 				got := h.became(h.takes(t.Context(), h.slipOf(v)))
+				if c.waits {
+					if got.again == nil || got.topic != h.names.Waiting("default") || got.again.Attempts != v.Attempts {
+						t.Errorf("it became %+v, expected that it waits", got)
+					}
+					return
+				}
 				if c.wait > 0 {
 					if got.again == nil || got.again.Due.Sub(start) != c.wait || got.again.Attempts != v.Attempts {
 						t.Errorf("it became %+v, expected that it comes back in %v", got.again, c.wait)
@@ -192,7 +198,7 @@ func TestNoAttemptAfterMaxAge(t *testing.T) {
 				if got.ending != c.want || got.reason != c.reason || len(got.attempts) != 1 || got.again != nil {
 					t.Errorf("it became %+v", got)
 				}
-				h.destination("crm").revision().shut(time.Now().Add(time.Hour), whyRefused)
+				h.destination("crm").revision().shut(time.Now().Add(time.Hour))
 				v := h.delivery("hook")
 				got = h.became(h.takes(t.Context(), h.slipOf(v)))
 				if got.again == nil || !got.again.Due.Equal(v.MatchedAt.Add(30*time.Second)) {
@@ -232,11 +238,10 @@ func TestForwardedDoesNotBounce(t *testing.T) {
 }
 
 func TestUnusableDestinationKeepsItsDeliveries(t *testing.T) {
-	test(t, aDestination("crm", "")+aWebhook("hook", "crm", ""), func(t *testing.T, h *house) {
+	test(t, aDestination("crm", "")+aDestination("neighbour", "")+aWebhook("hook", "crm", ""), func(t *testing.T, h *house) {
 		h.newSender = func(*definition.Destination) (sender, error) { return nil, errors.New("of another version") }
-		start := time.Now()
 		got := h.became(h.takes(t.Context(), h.slipOf(h.delivery("hook"))))
-		if got.again == nil || got.again.Due.Sub(start) != pausedTime || got.again.Attempts != 0 || got.attempts != nil {
+		if got.again == nil || got.topic != h.names.Waiting("default") || got.again.Attempts != 0 || got.attempts != nil {
 			t.Errorf("it became %+v", got)
 		}
 	})

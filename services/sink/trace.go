@@ -42,9 +42,13 @@ func describe(span *telemetry.Span, v *pipeline.Delivery) {
 		telemetry.AttrLane, v.Lane, telemetry.AttrEventType, v.EventType)
 }
 
-// putOff says that the delivery comes back, when, and why.
+// putOff says that the delivery comes back, when if that is known, and why.
 func (c *call) putOff(due time.Time, tier, why string) {
-	if c.span != nil {
+	switch {
+	case c.span == nil:
+	case due.IsZero():
+		c.span.Event("put off", telemetry.AttrWhy, why, telemetry.AttrTier, tier)
+	default:
 		c.span.Event("put off", telemetry.AttrWhy, why, telemetry.AttrTier, tier,
 			telemetry.AttrDue, due.UTC().Format(time.RFC3339Nano))
 	}

@@ -140,7 +140,7 @@ func checkAttempts(t *testing.T, attempts []pipelinetest.Span) {
 // that another sink takes.
 func TestTraceEnds(t *testing.T) {
 	t.Parallel()
-	h := build(t, hooked("crm", "status: paused")+hooked("mail", "lane: own\nlimits: {concurrency: 1}"))
+	h := build(t, hooked("crm", "status: paused")+hooked("another", "")+hooked("mail", "lane: own\nlimits: {concurrency: 1}"))
 	spans := h.traced()
 	h.became(h.takes(t.Context(), h.slipOf(h.delivery("crm")).with("traceparent", sampled)))
 	old := h.delivery("mail")

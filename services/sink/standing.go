@@ -1,0 +1,311 @@
+package sink
+
+import (
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline/definition"
+	"github.com/millrace-io/millrace/pipeline/state"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
+)
+
+// How a destination stands: whether it may be called at all, what follows when
+// it must not be any more, and how it comes back.
+
+// barred says why the destination must not be called before somebody has done
+// something; "" if it may be. Called with mu held.
+func (d *destination) barred() string {
+	switch {
+	case d.gone: // what is left for it ends by the definitions
+		return ""
+	case d.current.def.Status == definition.Paused:
+		return whyPaused
+	case d.status.Status == state.Disabled:
+		return whyGone
+	case d.status.Status == state.Paused:
+		return whyPaused
+	case d.current.sender == nil:
+		return whyUnusable
+	case d.current.lacking.Load():
+		return whySecret
+	}
+	return ""
+}
+
+// closed is barred, or that the breaker is open and has its probe, if it is time
+// for one. Called with mu held.
+func (d *destination) closed(now time.Time) string {
+	d.adopt(now)
+	why := d.barred()
+	if why == "" && d.current.holds(now, d.open+len(d.live)+len(d.back) > 0) {
+		why = whyBreaker
+	}
+	return why
+}
+
+// standing is closed, for those who do not hold mu.
+func (d *destination) standing() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed(time.Now())
+}
+
+// mayCall is barred, for those who do not hold mu.
+func (d *destination) mayCall() (why string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.barred()
+}
+
+// inherit takes over the state that there is before the first call. Called with
+// mu held.
+func (d *destination) inherit(s state.State) {
+	d.status = s
+	d.before = s.Rate * d.share
+	if s.Callable() && time.Since(s.Since) < resumedLately {
+		d.comesBack()
+	}
+}
+
+// resumedLately is how long ago a destination was resumed that is not yet taken
+// to be back.
+const resumedLately = 10 * time.Minute
+
+// adopt opens the breaker as the sink had it that was here before. As long as we
+// make calls ourselves, our own breaker knows better. Called with mu held.
+func (d *destination) adopt(now time.Time) {
+	until := d.status.OpenUntil
+	if until.IsZero() || until.Equal(d.adopted) || now.Sub(d.called) < time.Duration(d.current.def.Breaker.Open) {
+		return
+	}
+	d.adopted = until
+	d.before = d.status.Rate * d.share
+	d.current.restore(until)
+	d.look()
+}
+
+// ended takes note of a call that was made: what it says about the destination's
+// pace, and what its breaker has turned to.
+func (d *destination) ended(rev *revision, now time.Time, latency time.Duration, verdict error, failed bool, t turn) {
+	d.mu.Lock()
+	d.called = now
+	if verdict == nil {
+		d.measure(latency)
+		d.answered.add(now)
+	}
+	if d.pace.told(now, failed) {
+		rev.shut(now.Add(throttledTime))
+		d.limit()
+	}
+	if rev != d.current {
+		t = steady // the breaker of an older definition
+	}
+	switch t {
+	case opened:
+		d.opened(now)
+	case recovered:
+		d.comesBack()
+		d.save(closeBreaker)
+	}
+	d.mu.Unlock()
+	if t == opened {
+		d.sweep()
+	}
+}
+
+// opened notes how many calls the destination took before its breaker opened,
+// and tells other sinks. Called with mu held.
+func (d *destination) opened(now time.Time) {
+	d.remember(now)
+	until, _ := d.current.opensAt()
+	d.adopted = until
+	total, instance := d.before/d.share, d.Stream.Instance
+	d.save(func(s state.State) (state.State, bool) {
+		s.Destination, s.OpenUntil, s.Rate, s.Instance = d.name, until, total, instance
+		return s, true
+	})
+	d.look()
+}
+
+func closeBreaker(s state.State) (state.State, bool) {
+	open := !s.OpenUntil.IsZero()
+	s.OpenUntil, s.Instance = time.Time{}, ""
+	return s, open
+}
+
+// remember keeps the rate before. Where it falls within a slow start, half of
+// what was known before that counts. Called with mu held.
+func (d *destination) remember(now time.Time) {
+	before := d.answered.rate(now)
+	if d.pace.active() {
+		before = max(before, d.before/2)
+	}
+	d.before = before
+	d.pace = pace{}
+}
+
+// comesBack begins the slow start of a destination that was away, and has those
+// look again who wait for it. Called with mu held.
+func (d *destination) comesBack() {
+	now := time.Now()
+	before := d.before
+	if l := d.current.def.Limits; l.Rate > 0 { // who set it knows that it takes as many
+		before = max(before, l.Rate*d.share)
+	}
+	d.pace.start(now, before)
+	d.slot = time.Time{}
+	d.limit()
+	d.emptyAt(now)
+	d.look()
+	d.waiting.want(d.name, now)
+	d.resume()
+}
+
+// look sees to it that the pace goes on, that the probe of an open breaker is
+// not forgotten, and that those hear of it who hold up their own lane. Called
+// with mu held.
+func (d *destination) look() {
+	d.stopWatch()
+	if d.gone {
+		return
+	}
+	now := time.Now()
+	next := now
+	switch until, open := d.current.opensAt(); {
+	case open && now.Before(until):
+		next = until
+	case open:
+		d.tell()
+		if d.current.lacksProbe(now) {
+			d.waiting.want(d.name, now)
+		}
+		next = now.Add(probeTime + time.Millisecond)
+	case d.pace.active():
+		if d.pace.next(now) {
+			d.limit()
+			d.resume()
+		}
+		next = d.pace.step.Add(paceStep)
+	}
+	if next.After(now) {
+		d.watch = time.AfterFunc(next.Sub(now), d.lookAgain)
+	}
+}
+
+func (d *destination) lookAgain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.look()
+}
+
+// stopWatch is called with mu held.
+func (d *destination) stopWatch() {
+	if d.watch != nil {
+		d.watch.Stop()
+		d.watch = nil
+	}
+}
+
+// sweep has everything wait that is queued.
+func (d *destination) sweep() {
+	why := d.standing()
+	if why == "" {
+		return
+	}
+	for _, c := range d.unqueue(func(*call) bool { return true }) {
+		d.wait(c, c.delivery, why, nil)
+	}
+}
+
+// pause stops the calls to the destination until somebody resumes it.
+func (d *destination) pause(status state.Status, reason state.Reason, detail string) {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	d.mu.Lock()
+	if !d.status.Callable() {
+		d.mu.Unlock()
+		return
+	}
+	d.remember(now)
+	total := d.before / d.share
+	change := func(s state.State) (state.State, bool) {
+		if !s.Callable() {
+			return s, false
+		}
+		s.Destination, s.Status, s.By, s.Reason, s.Detail, s.Since, s.Rate = d.name, status, state.BySink, reason, detail, now, total
+		return s, true
+	}
+	d.status, _ = change(d.status)
+	d.save(change)
+	d.mu.Unlock()
+	d.Log.Warn("destination "+string(status)+"; `millrace destinations resume` lets it go on",
+		telemetry.KeyDestination, d.name, "reason", reason, "detail", detail)
+	d.sweep()
+}
+
+// follow takes over the state that is written.
+func (d *destination) follow(s state.State) {
+	d.mu.Lock()
+	if d.unsaved > 0 || s == d.status {
+		d.mu.Unlock()
+		return
+	}
+	was := d.status
+	d.status = s
+	switch {
+	case was.Callable() && !s.Callable():
+		d.remember(time.Now())
+	case !was.Callable() && s.Callable():
+		d.resumed(s)
+	}
+	d.mu.Unlock()
+	d.sweep()
+}
+
+// resumed begins anew: with the gate open, the breaker closed, and slowly.
+// Called with mu held.
+func (d *destination) resumed(s state.State) {
+	d.current.retire()
+	d.current = &revision{guard: newGuard(d.current.def, d.Log, d.Metrics), def: d.current.def, sender: d.current.sender}
+	d.before = max(d.before, s.Rate*d.share)
+	d.Log.Info("destination resumed", telemetry.KeyDestination, d.name, "by", s.By)
+	d.comesBack()
+}
+
+// save has a change of the state written. Called with mu held.
+func (d *destination) save(c state.Change) {
+	d.unsaved++
+	d.states.change(d.name, c)
+}
+
+// saved says that so many changes are written.
+func (d *destination) saved(n int) {
+	d.mu.Lock()
+	d.unsaved -= n
+	d.mu.Unlock()
+	d.follow(d.stateOf(d.name))
+}
+
+// comeback says when a delivery that waits may come back: as the probe, or at
+// the next slot that is not too far away; false if it has to wait on.
+func (d *destination) comeback(now time.Time) (due time.Time, ok bool, why string) {
+	d.mu.Lock()
+	if why = d.barred(); why != "" {
+		d.mu.Unlock()
+		return time.Time{}, false, why
+	}
+	d.adopt(now)
+	rev := d.current
+	far := d.slot.Sub(now) > comebackTime
+	d.mu.Unlock()
+	if rev.isOpen() {
+		due, ok = rev.offerProbe(now)
+		return due, ok, whyBreaker
+	}
+	if far {
+		return time.Time{}, false, whyTurn
+	}
+	return d.nextSlot(now), true, whyTurn
+}
+
+// comebackTime is how far ahead slots are given to what has waited: by then the
+// destination may take more, or less.
+const comebackTime = 2 * time.Minute
