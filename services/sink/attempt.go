@@ -161,7 +161,7 @@ func (a *attempt) notSent() {
 		return
 	}
 	a.rev.lacking.Store(true)
-	a.sink.wait(a.call, a.call.delivery, whySecret, nil)
+	a.wait(a.call, a.call.delivery, whySecret, nil)
 }
 
 // refused keeps the delivery, without using up an attempt. 401 and 403 may be
@@ -194,7 +194,7 @@ func (a *attempt) stop(status state.Status, reason state.Reason, why string) {
 		a.pause(status, reason, a.detail())
 	}
 	out := a.output(time.Time{})
-	a.sink.wait(a.call, a.call.delivery, why, &out)
+	a.wait(a.call, a.call.delivery, why, &out)
 }
 
 // detail says in one line what the destination said.
@@ -252,7 +252,7 @@ func (a *attempt) down(v pipeline.Delivery) {
 		return
 	}
 	out := a.output(time.Time{})
-	a.sink.wait(a.call, v, whyBreaker, &out)
+	a.wait(a.call, v, whyBreaker, &out)
 }
 
 // again ends the ticket with the attempt and the delivery, which comes back.

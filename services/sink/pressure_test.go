@@ -117,10 +117,10 @@ func doublings(t *testing.T, offers []offer, before float64) {
 }
 
 // live feeds live deliveries, so many a second for so long.
-func (w *works) live(webhook string, each int, seconds int) {
+func (w *works) live(webhook string, each, seconds int) {
 	for range seconds * 10 {
 		w.put(webhook, each/10)
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 	}
 }
 

@@ -63,6 +63,12 @@ func run(t *testing.T, text string) *running {
 // start runs the sink until the test ends or stop is called.
 func (r *running) start() {
 	r.t.Helper()
+	r.stop = r.startAs(r.cfg, r.live)
+}
+
+// startAs runs a sink, with definitions of its own.
+func (r *running) startAs(cfg stream.Config, live *definition.Live) (stop func()) {
+	r.t.Helper()
 	client, err := httpsend.New(httpsend.Options{
 		Allow:   []string{"127.0.0.1"},
 		Secrets: &secret.Resolver{Env: func(name string) (string, bool) { return "s3cret", name == secret.EnvPrefix+"CLIENT" }},
@@ -73,21 +79,22 @@ func (r *running) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := r.live.Run(ctx); !errors.Is(err, context.Canceled) {
+		if err := live.Run(ctx); !errors.Is(err, context.Canceled) {
 			r.t.Errorf("following definitions ended with %v", err)
 		}
 	})
 	running.Go(func() {
 		err := sink.Run(ctx, sink.Config{
-			Stream: r.cfg, Definitions: r.live, Client: client, Metrics: telemetry.Discard(),
-			Log: r.cfg.Log, Observer: func(string) stream.Observer { return stream.Observer{} },
+			Stream: cfg, Definitions: live, Client: client, Metrics: telemetry.Discard(),
+			Log: cfg.Log, Observer: func(string) stream.Observer { return stream.Observer{} },
 		})
 		if err != nil {
 			r.t.Errorf("the sink ended with %v", err)
 		}
 	})
-	r.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
-	r.t.Cleanup(r.stop)
+	stop = sync.OnceFunc(func() { cancel(); running.Wait() })
+	r.t.Cleanup(stop)
+	return stop
 }
 
 // apply puts a file in force.

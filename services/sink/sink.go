@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg Config) error {
 // endedBy is the error of something that runs until ctx ends.
 func endedBy(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // that is why it ended
 	}
 	return err
 }
@@ -76,12 +76,12 @@ func endedBy(ctx context.Context, err error) error {
 func (s *sink) serve(ctx context.Context, g *errgroup.Group, states *state.Live) error {
 	cfg := s.Config
 	if _, err := states.At(ctx, 0); err != nil {
-		return nil // ctx ended
+		return endedBy(ctx, err)
 	}
 	s.stateOf = func(name string) state.State { return states.Snapshot().State(name) }
 	lanes, err := s.waitForLanes(ctx)
 	if err != nil {
-		return nil // ctx ended
+		return endedBy(ctx, err)
 	}
 	writer, err := state.OpenWriter(ctx, cfg.Stream)
 	if err != nil {

@@ -236,8 +236,8 @@ func (d *destination) pause(status state.Status, reason state.Reason, detail str
 	d.status, _ = change(d.status)
 	d.save(change)
 	d.mu.Unlock()
-	d.Log.Warn("destination "+string(status)+"; `millrace destinations resume` lets it go on",
-		telemetry.KeyDestination, d.name, "reason", reason, "detail", detail)
+	d.Log.Warn("no more calls to this destination until `millrace destinations resume`",
+		telemetry.KeyDestination, d.name, "status", status, "reason", reason, "detail", detail)
 	d.sweep()
 }
 
