@@ -12,8 +12,8 @@ import (
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 )
 
-// waiting takes n deliveries whose calls have to wait until commits is closed.
-func (h *house) waiting(ctx context.Context, webhook string, n int, commits chan struct{}) (all []*slip) {
+// uncommitted takes n deliveries whose calls have to wait until commits is closed.
+func (h *house) uncommitted(ctx context.Context, webhook string, n int, commits chan struct{}) (all []*slip) {
 	h.t.Helper()
 	for range n {
 		s := h.slipOf(h.delivery(webhook))
@@ -37,7 +37,7 @@ func TestCallsWaitForCommits(t *testing.T) {
 		})
 		commits := make(chan struct{})
 		const n = 20
-		all := h.waiting(t.Context(), "slow", n, commits)
+		all := h.uncommitted(t.Context(), "slow", n, commits)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if len(calls) > 0 {
@@ -70,7 +70,7 @@ func TestPartitionGoesWhileCallsWait(t *testing.T) {
 			return ok()
 		})
 		ctx, gone := context.WithCancel(t.Context())
-		all := h.waiting(ctx, "crm", 10, make(chan struct{}))
+		all := h.uncommitted(ctx, "crm", 10, make(chan struct{}))
 		synctest.Wait()
 		gone()
 		for _, s := range all {

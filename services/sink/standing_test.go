@@ -1,0 +1,279 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/state"
+)
+
+// answered is a result of a status that the destination answered with.
+func answered(status int, o httpsend.Outcome) httpsend.Result {
+	return httpsend.Result{Status: status, Outcome: o, Err: pipeline.Permanent(pipeline.FinalResponse, fmt.Errorf("destination responded %d", status))}
+}
+
+// statusOf is the status of a destination as it is written.
+func (h *house) statusOf(name string) state.State {
+	synctest.Wait()
+	return h.stateNow(name)
+}
+
+const crmAndAnother = "limits: {concurrency: 1}\nretry: {attempts: 100, first: 10ms, cap: 20ms}"
+
+// TestWhatPauses has what a destination answers in turn, and whether it is paused
+// after that.
+func TestWhatPauses(t *testing.T) {
+	t.Parallel()
+	refused, final, down, good := answered(401, httpsend.Pause), answered(404, httpsend.DeadLetter), failed(503, "", 0), ok()
+	times := func(n int, r httpsend.Result) (out []httpsend.Result) {
+		for range n {
+			out = append(out, r)
+		}
+		return out
+	}
+	for name, c := range map[string]struct {
+		more    string // in the definition
+		answers []httpsend.Result
+		same    bool // every answer is to the same delivery
+		want    state.Status
+		reason  state.Reason
+	}{
+		"four refused":                      {answers: times(4, refused), want: state.Active},
+		"five refused":                      {answers: times(5, refused), want: state.Paused, reason: state.Refused},
+		"five refused, 403":                 {answers: times(5, answered(403, httpsend.Pause)), want: state.Paused, reason: state.Refused},
+		"a success between":                 {answers: append(append(times(4, refused), good), times(4, refused)...), want: state.Active},
+		"no success between":                {answers: append(append(times(4, refused), down, final), refused), want: state.Paused, reason: state.Refused},
+		"one refused again and again":       {answers: times(12, refused), same: true, want: state.Active},
+		"401 means pause, it says":          {more: "\nresponses: {401: pause}", answers: times(1, refused), want: state.Paused, reason: state.Response},
+		"402 means pause, it says":          {more: "\nresponses: {4xx: pause}", answers: times(1, answered(402, httpsend.Pause)), want: state.Paused, reason: state.Response},
+		"19 final responses":                {answers: times(19, final), want: state.Active},
+		"20 final responses":                {answers: times(20, final), want: state.Paused, reason: state.FinalResponses},
+		"20 with a success between":         {answers: append(append(times(19, final), good), times(19, final)...), want: state.Active},
+		"20 final responses, as it says":    {more: "\nresponses: {404: dead_letter}", answers: times(30, final), want: state.Active},
+		"gone":                              {answers: times(1, answered(410, httpsend.Disable)), want: state.Disabled, reason: state.Gone},
+		"404 means that it is gone":         {more: "\nresponses: {404: disable}", answers: times(1, answered(404, httpsend.Disable)), want: state.Disabled, reason: state.Response},
+		"its address is private":            {answers: times(1, httpsend.Result{Outcome: httpsend.Pause, Class: httpsend.ClassBlocked, Err: errors.New("private")}), want: state.Paused, reason: state.Blocked},
+		"its address is private, via proxy": {answers: times(1, httpsend.Result{Outcome: httpsend.Pause, Class: httpsend.ClassProxy, Err: errors.New("407")}), want: state.Paused, reason: state.Blocked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, hooked("crm", crmAndAnother+c.more)+hooked("another", ""), func(t *testing.T, h *house) {
+				v := h.delivery("crm")
+				for i, r := range c.answers {
+					if got := h.statusOf("crm"); got.Status != state.Active {
+						t.Fatalf("before answer %d it is %+v", i, got)
+					}
+					time.Sleep(time.Second)
+					h.answer("crm", always(r, 0))
+					if !c.same {
+						v = h.delivery("crm")
+					}
+					v.Attempts = 0
+					if got := h.became(h.takes(t.Context(), h.slipOf(v))); !got.called() {
+						t.Fatalf("for answer %d no call was made: %+v", i, got)
+					}
+				}
+				got := h.statusOf("crm")
+				if got.Status != c.want || got.Reason != c.reason || c.reason != "" && (got.By != state.BySink || got.Detail == "" || got.Since.IsZero()) {
+					t.Errorf("it is %+v", got)
+				}
+				after := h.one()
+				if callable := c.want == state.Active; after.called() != callable || !callable && after.topic != h.names.Waiting("default") {
+					t.Errorf("the next one became %+v", after)
+				}
+			})
+		})
+	}
+}
+
+// TestOnlyResumeEndsAPause has a destination that was paused, and everything that
+// does not resume it.
+func TestOnlyResumeEndsAPause(t *testing.T) {
+	test(t, hooked("crm", crmAndAnother)+hooked("another", ""), func(t *testing.T, h *house) {
+		w := h.works(1000)
+		h.answer("crm", always(answered(401, httpsend.Pause), time.Second))
+		w.put("crm", 50)
+		time.Sleep(time.Minute)
+		if got := h.statusOf("crm"); got.Status != state.Paused {
+			t.Fatalf("it is %+v", got)
+		}
+		var g gauge
+		h.answer("crm", g.during(always(ok(), 0)))
+		h.live.apply(t, hooked("crm", crmAndAnother+"\nplatform: mended"))
+		h.newest()
+		h.runtimeOf("crm").lacksNothing()
+		time.Sleep(5 * time.Hour) // with a pass every hour
+		if n := g.all.Load(); n != 0 {
+			t.Errorf("%d calls were made", n)
+		}
+		h.someone("crm", resume)
+		w.end()
+		if n := g.all.Load(); n != 50 {
+			t.Errorf("%d calls were made when it was resumed", n)
+		}
+	})
+}
+
+// TestWaitingExpires has deliveries that become too old while their destination
+// is paused: they end within the hour.
+func TestWaitingExpires(t *testing.T) {
+	test(t, aDestination("crm", "status: paused")+aWebhook("crm", "crm", "max_age: 90m")+hooked("another", ""), func(t *testing.T, h *house) {
+		w := h.works(100)
+		start := time.Now()
+		w.put("crm", 10)
+		w.end()
+		if took := time.Since(start); took < 90*time.Minute || took > 2*time.Hour+time.Minute {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// TestRemovedWhileItWaits has a webhook that goes while its deliveries wait.
+func TestRemovedWhileItWaits(t *testing.T) {
+	test(t, hooked("crm", "status: paused")+hooked("another", ""), func(t *testing.T, h *house) {
+		w := h.works(100)
+		w.put("crm", 10)
+		time.Sleep(time.Minute)
+		start := time.Now()
+		h.live.replace(t, aDestination("crm", "status: paused")+hooked("another", ""))
+		h.newest()
+		w.end()
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// TestSecretComes has deliveries that wait for a secret.
+func TestSecretComes(t *testing.T) {
+	test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+		w := h.works(100)
+		h.missing["crm"] = errors.New("missing")
+		h.answer("crm", func(httpsend.Call) httpsend.Result {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if err := h.missing["crm"]; err != nil {
+				return httpsend.Result{Outcome: httpsend.NotSent, Class: httpsend.ClassSecret, Err: err}
+			}
+			return ok()
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go h.watchSecrets(ctx)
+		w.put("crm", 10)
+		time.Sleep(10 * time.Minute)
+		h.mu.Lock()
+		delete(h.missing, "crm")
+		h.mu.Unlock()
+		start := time.Now()
+		w.end()
+		if took := time.Since(start); took > secretsEvery+5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// TestTheProbeIsLost has the delivery that is to be the probe removed: another
+// one that waits is taken for it.
+func TestTheProbeIsLost(t *testing.T) {
+	text := func(hooks ...string) string {
+		all := aDestination("crm", guarded) + hooked("another", "")
+		for _, hook := range hooks {
+			all += aWebhook(hook, "crm", "")
+		}
+		return all
+	}
+	test(t, text("goes", "stays"), func(t *testing.T, h *house) {
+		w := h.works(100)
+		h.answer("crm", always(failed(500, "", 0), 0))
+		w.put("goes", 3)
+		time.Sleep(time.Second)
+		w.put("stays", 5)
+		synctest.Wait()
+		h.answer("crm", nil)
+		h.live.replace(t, text("stays"))
+		h.newest()
+		start := time.Now()
+		w.end()
+		if took := time.Since(start); took < 29*time.Second || took > time.Minute {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// TestAloneItStandsStill has a paused destination that has its lane for itself:
+// the lane stands still, nothing is written anywhere; what becomes too old ends,
+// and a resume lets it go on.
+func TestAloneItStandsStill(t *testing.T) {
+	text := aDestination("own", "lane: own") + aWebhook("own", "own", "") + aWebhook("short", "own", "max_age: 1h")
+	test(t, text, func(t *testing.T, h *house) {
+		h.newest()
+		pause := func(s state.State) (state.State, bool) { s.Status = state.Paused; return s, true }
+		h.someone("own", pause)
+		var slips []*slip
+		for _, hook := range []string{"short", "own", "own"} {
+			slips = append(slips, h.slipOf(h.delivery(hook)))
+		}
+		taken := make(chan struct{})
+		go func() {
+			defer close(taken)
+			for _, s := range slips {
+				h.takes(t.Context(), s)
+			}
+		}()
+		time.Sleep(59 * time.Minute)
+		if slips[0].isSettled() {
+			t.Fatal("the lane does not stand still")
+		}
+		time.Sleep(2 * time.Minute)
+		if got := h.became(slips[0]); got.reason != pipeline.ExpiredDelivery {
+			t.Errorf("the one that became too old became %+v", got)
+		}
+		time.Sleep(time.Hour)
+		if slips[1].isSettled() {
+			t.Fatal("the lane does not stand still")
+		}
+		h.someone("own", resume)
+		<-taken
+		for _, s := range slips[1:] {
+			if got := h.became(s); got.ending != pipeline.Delivered {
+				t.Errorf("when it was resumed, one became %+v", got)
+			}
+		}
+	})
+}
+
+// TestStateIsInherited has a sink that takes over a destination whose breaker
+// another one had opened, and one that was resumed just before.
+func TestStateIsInherited(t *testing.T) {
+	t.Parallel()
+	t.Run("breaker", func(t *testing.T) {
+		test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+			h.written["crm"] = state.State{Destination: "crm", Status: state.Active, OpenUntil: time.Now().Add(20 * time.Second), Rate: 200, Instance: "other"}
+			if got := h.one(); got.called() || got.topic != h.names.Waiting("default") {
+				t.Fatalf("it became %+v", got)
+			}
+			time.Sleep(20 * time.Second)
+			if got := h.one(); got.ending != pipeline.Delivered {
+				t.Fatalf("the probe became %+v", got)
+			}
+			if d := h.runtimeOf("crm"); d.pace.line != 10 || !h.stateNow("crm").OpenUntil.IsZero() {
+				t.Errorf("the slow start begins with %v/s, what is written is %+v", d.pace.line, h.stateNow("crm"))
+			}
+		})
+	})
+	t.Run("resumed", func(t *testing.T) {
+		test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+			h.written["crm"] = state.State{Destination: "crm", Status: state.Active, By: "ada", Since: time.Now().Add(-time.Minute), Rate: 200}
+			h.newest()
+			if d := h.runtimeOf("crm"); d.pace.line != 10 {
+				t.Errorf("the slow start begins with %v/s", d.pace.line)
+			}
+		})
+	})
+}

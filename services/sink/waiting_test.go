@@ -1,0 +1,99 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// reader reads a waiting partition of n records, as its feed does, and writes
+// each again behind the others.
+type reader struct {
+	w    *waiting
+	at   spot
+	next int64 // to be read
+	end  int64
+}
+
+func (r *reader) run(ctx context.Context, t *testing.T) {
+	for {
+		if err := r.w.await(ctx, r.at, r.next); err != nil {
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+		r.next++
+		r.end++
+	}
+}
+
+// TestPasses has a pass go over what there was when it began, each record once,
+// however often it is wanted, and leave most of the time to others.
+func TestPasses(t *testing.T) {
+	test(t, hooked("crm", ""), func(t *testing.T, h *house) {
+		const n = 1000 // records, so that a pass takes ten seconds
+		ctx, cancel := context.WithCancel(t.Context())
+		at := spot{"default", 3}
+		r := &reader{w: h.waiting, at: at, end: n}
+		asked := 0
+		go h.passes(ctx, func(context.Context, ...string) (map[string]map[int32]int64, error) {
+			if asked++; asked == 1 {
+				return nil, errors.New("not now")
+			}
+			return map[string]map[int32]int64{h.names.Waiting("default"): {3: r.end}}, nil
+		})
+		go r.run(ctx, t)
+		expect := func(after time.Duration, passes int64) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if r.next != passes*n {
+				t.Errorf("%d records were gone over, expected %d passes", r.next, passes)
+			}
+		}
+		expect(passRetry+11*time.Second, 1) // what the sink before us had in mind, nobody knows
+		expect(30*time.Minute, 1)
+		h.waiting.note("crm", at)
+		for range 100 { // of these, the first begins one and the others another one
+			h.waiting.want("crm", time.Now())
+			h.waiting.note("crm", at)
+			time.Sleep(50 * time.Millisecond)
+		}
+		expect(6*time.Second, 2)
+		expect(30*time.Second, 2) // four times as long as it took
+		expect(25*time.Second, 3)
+		h.waiting.want("another", time.Now())
+		expect(time.Minute, 3)
+		h.waiting.want("crm", time.Now().Add(5*time.Minute))
+		expect(4*time.Minute, 3)
+		expect(2*time.Minute, 4)
+		expect(time.Hour, 5)
+		cancel()
+		synctest.Wait()
+		if len(h.waiting.parts) != 0 {
+			t.Error("a partition that went is still known")
+		}
+	})
+}
+
+// TestWaitsWhileItOpens has a delivery for which it was decided that it waits in
+// the moment in which its destination came back: it is not forgotten.
+func TestWaitsWhileItOpens(t *testing.T) {
+	test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+		w := h.works(10)
+		h.newest()
+		w.under.Add(1)
+		s := h.slipOf(h.delivery("crm"))
+		c := &call{ctx: t.Context(), record: &s.record, ticket: &step{s, w}, delivery: h.delivery("crm")}
+		h.wait(c, c.delivery, whyBreaker, nil)
+		start := time.Now()
+		w.end()
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
