@@ -71,6 +71,7 @@ func TestInitCreatesEveryTopic(t *testing.T) {
 		{n.Definitions(), 1, forever, "1048588", "compact"},
 		{n.Changes(), 1, forever, "1048588", "delete"},
 		{n.States(), 1, forever, "1048588", "compact"},
+		{n.OperatorEvents(), 1, "604800000", "1048588", "delete"},
 	}
 	for _, tier := range pipeline.Tiers() {
 		want = append(want, want[1])
@@ -309,8 +310,10 @@ func TestEventTopics(t *testing.T) {
 	if _, err := EventTopics(t.Context(), cfg, []string{"regex:("}); err == nil {
 		t.Error("a broken pattern is no error")
 	}
-	if _, err := EventTopics(t.Context(), cfg, []string{cfg.Names.Matches()}); err == nil {
-		t.Error("reading events from matches is no error")
+	for _, own := range []string{cfg.Names.Matches(), cfg.Names.OperatorEvents()} {
+		if _, err := EventTopics(t.Context(), cfg, []string{own}); err == nil {
+			t.Errorf("%s as a topic of producers is no error", own)
+		}
 	}
 }
 
