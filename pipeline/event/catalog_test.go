@@ -73,7 +73,7 @@ Millrace
 millrace.destination_paused: destination, reason, detail, by
 millrace.destination_disabled: destination, reason, detail, by
 millrace.destination_breaker_opened: destination, open_until
-millrace.destination_dead_letters: destination, lane, count, webhook, delivery, reason, detail
+millrace.destination_dead_letters: destination, lane, count, webhook, delivery, reason, status, detail
 `
 
 // outline writes a catalog the way promised is written.
@@ -162,7 +162,7 @@ func languages(t Text) map[string]string {
 
 func TestCatalogTypesAndExamples(t *testing.T) {
 	t.Parallel()
-	integers := []string{"nps_score", "score", "created_at", "wm.env", "count"}
+	integers := []string{"nps_score", "score", "created_at", "wm.env", "count", "status"}
 	c := builtin(t)
 	for _, e := range c.Types() {
 		for _, p := range slices.Concat(e.Properties, c.Common()) {

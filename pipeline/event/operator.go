@@ -20,7 +20,8 @@ type Operator struct {
 	Webhook     string
 	Delivery    string // id of one
 	Reason      string
-	Detail      string // in one line, without secrets; cut where it is long
+	Status      int    // of the HTTP response
+	Detail      string // without secrets; put into one line, and cut where it is long
 	By          string // who did it
 	OpenUntil   time.Time
 }
@@ -60,6 +61,7 @@ func (o *Operator) members() []member {
 		{`,"webhook":`, o.Webhook},
 		{`,"delivery":`, o.Delivery},
 		{`,"reason":`, o.Reason},
+		{`,"status":`, int64(o.Status)},
 		{`,"detail":`, detail(o.Detail)},
 		{`,"by":`, o.By},
 		{`,"open_until":`, until},

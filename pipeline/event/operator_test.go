@@ -14,7 +14,7 @@ func fullOperator(eventType string) *Operator {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)
 	return &Operator{
 		Type: eventType, At: at, Destination: "crm", Lane: "default", Count: 3, Webhook: "to-crm", Delivery: "c65f",
-		Reason: "refused", Detail: "it said \"no\"", By: "sink", OpenUntil: at.Add(time.Minute),
+		Reason: "refused", Status: 401, Detail: "it said \"no\"", By: "sink", OpenUntil: at.Add(time.Minute),
 	}
 }
 
