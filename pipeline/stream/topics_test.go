@@ -160,6 +160,20 @@ func TestSizesFollowTheEvents(t *testing.T) {
 	}
 }
 
+// A role of this version does not start on the topics of an older one.
+func TestInitHasToRunAgain(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	makeTopic(t, cfg, cfg.Names.Matches(), 1)
+	if _, err := cfg.Sized(t.Context()); err == nil || !strings.Contains(err.Error(), cfg.Names.OperatorEvents()) || !strings.Contains(err.Error(), "millrace init") {
+		t.Errorf("without a topic: %v", err)
+	}
+	initialize(t, cfg, InitOptions{})
+	if _, err := cfg.Sized(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEnsureLane(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
