@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 		"pipeline", "pipeline/secret", "pipeline/expression", "pipeline/condition", "pipeline/mapping",
 		"pipeline/event", "pipeline/httpsend", "pipeline/preset", "pipeline/stream", "schemas",
 	},
-	"pipeline/state":        {"pipeline", "pipeline/stream"},
+	"pipeline/state":        {"pipeline", "pipeline/event", "pipeline/stream"},
 	"pipeline/pipelinetest": {"pipeline"},
 	"deploy":                {},
 	"services/filter":       deep,

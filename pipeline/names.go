@@ -18,6 +18,10 @@ type Names string
 // Events is the topic that producers write to where none is set.
 func (n Names) Events() string { return string(n) + "events" }
 
+// OperatorEvents is the topic of the events that Millrace itself writes; the
+// filter reads it beside those of producers.
+func (n Names) OperatorEvents() string { return string(n) + "operator-events" }
+
 // Matches is the topic from the filter to the transform.
 func (n Names) Matches() string { return string(n) + "matches" }
 

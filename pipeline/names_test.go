@@ -14,7 +14,7 @@ func TestNames(t *testing.T) {
 	for _, n := range []pipeline.Names{pipeline.DefaultPrefix, "", "a.b-", "deliveries."} {
 		p := string(n)
 		for want, got := range map[string]string{
-			"events": n.Events(), "matches": n.Matches(), "deliveries.l": n.Deliveries("l"), "redeliveries.l": n.Redeliveries("l"),
+			"events": n.Events(), "operator-events": n.OperatorEvents(), "matches": n.Matches(), "deliveries.l": n.Deliveries("l"), "redeliveries.l": n.Redeliveries("l"),
 			"waiting.l": n.Waiting("l"), "delays.30s": n.Delays(pipeline.Tier{Name: "30s"}), "dead-letters": n.DeadLetters(),
 			"attempts": n.Attempts(), "ledger": n.Ledger(), "definitions": n.Definitions(), "changes": n.Changes(),
 			"states": n.States(), "sink": n.Group("sink"), "sink-host-1": n.TransactionalID("sink", "host-1"),
@@ -78,7 +78,7 @@ func TestLanesComeBack(t *testing.T) {
 			}
 		}
 		for _, topic := range []string{
-			n.Events(), n.Matches(), n.DeadLetters(), n.Attempts(), n.Ledger(), n.Definitions(), n.Changes(), n.States(),
+			n.Events(), n.OperatorEvents(), n.Matches(), n.DeadLetters(), n.Attempts(), n.Ledger(), n.Definitions(), n.Changes(), n.States(),
 			n.Delays(pipeline.Tiers()[0]), n.Group("deliveries"),
 		} {
 			if got, ok := n.LaneOf(topic); ok {

@@ -19,3 +19,8 @@ var AttemptAvro string
 //
 //go:embed catalog.yaml
 var Catalog []byte
+
+// OperatorCatalog is the catalog of the operator events, in the same form.
+//
+//go:embed operator.yaml
+var OperatorCatalog []byte

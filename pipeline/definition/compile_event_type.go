@@ -15,6 +15,9 @@ import (
 // for the catalog to say.
 func compileEventType(e *EventType) (event.EventType, issues) {
 	var is issues
+	if pipeline.IsOperator(e.Name) {
+		is.add(at("name"), "event types that begin with %s are Millrace's own: use another name", pipeline.OperatorPrefix)
+	}
 	out := event.EventType{Name: e.Name, Group: e.Group, DisplayName: e.DisplayName.forCatalog(), Description: e.Description}
 	for i, p := range e.Properties {
 		example := valueOf(p.Example)

@@ -173,7 +173,7 @@ func randomRecord(random *rand.Rand) pipeline.Record {
 // outline is what matters of a snapshot.
 func outline(s *definition.Snapshot) string {
 	var b strings.Builder
-	for _, t := range s.Catalog.Types()[32:] {
+	for _, t := range s.Catalog.Types()[36:] {
 		fmt.Fprintln(&b, "type", *t)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Destinations)) {

@@ -67,13 +67,22 @@ type Catalog struct {
 	other   *layout // of types outside the catalog
 }
 
-// BuiltinCatalog returns the catalog that Millrace comes with.
+// BuiltinCatalog returns the catalog that Millrace comes with: what end users
+// do, and behind it the operator events.
 func BuiltinCatalog() (*Catalog, error) {
 	c, err := parseCatalog(schemas.Catalog)
 	if err != nil {
 		return nil, fmt.Errorf("reading the catalog: %w", err)
 	}
-	return c, nil
+	operator, err := parseCatalog(schemas.OperatorCatalog)
+	if err != nil {
+		return nil, fmt.Errorf("reading the catalog of operator events: %w", err)
+	}
+	var types []EventType
+	for _, t := range slices.Concat(c.types, operator.types) {
+		types = append(types, *t)
+	}
+	return newCatalog(c.common, types)
 }
 
 // catalogFile is the form of schemas/catalog.yaml: each property is described

@@ -2,6 +2,7 @@ package event
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/millrace-io/millrace/pipeline"
@@ -13,7 +14,8 @@ const exampleSource = "millrace/example"
 // Example returns a generated event of a type in the catalog, as Event JSON: the
 // same bytes for the same n. The item that it is about is always that of the
 // catalog's examples; user, session, browser, scores and yes/no differ by n. It
-// has no time, so that it happens when it is sent.
+// has no time, so that it happens when it is sent. Operator events are of no
+// user and differ in their id alone.
 func (c *Catalog) Example(eventType string, n int) ([]byte, error) {
 	t, ok := c.byName[eventType]
 	if !ok {
@@ -22,15 +24,18 @@ func (c *Catalog) Example(eventType string, n int) ([]byte, error) {
 	n = max(n, 0)
 	b := fmt.Appendf(nil, `{"id":"example-%d","source":%q,"type":`, n, exampleSource)
 	b = appendString(b, eventType)
-	b = fmt.Appendf(b, `,"system":"example","user":"u-%d","session":"s-%d","properties":{`, 10427+n, 500+n)
+	common := c.common
+	if pipeline.IsOperator(eventType) {
+		common, n = nil, 0
+	} else {
+		b = fmt.Appendf(b, `,"system":"example","user":"u-%d","session":"s-%d"`, 10427+n, 500+n)
+	}
+	b = append(b, `,"properties":{`...)
 	start := len(b)
-	for i := range c.common {
-		if p := &c.common[i]; mirrorOf(p.Name) == mirrorNone {
+	for _, p := range slices.Concat(common, t.Properties) {
+		if mirrorOf(p.Name) == mirrorNone {
 			b = p.appendExample(b, n)
 		}
-	}
-	for i := range t.Properties {
-		b = t.Properties[i].appendExample(b, n)
 	}
 	if len(b) > start {
 		b = b[:len(b)-1] // the last comma

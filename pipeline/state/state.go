@@ -53,6 +53,10 @@ type State struct {
 	Rate      float64   `json:"rate,omitempty"`      // calls a second that the destination answered before this
 	OpenUntil time.Time `json:"open_until,omitzero"` // the breaker lets no call through before; zero: it is closed
 	Instance  string    `json:"instance,omitempty"`  // sink whose breaker that is
+
+	// What the delivery of an operator event brought about is told to nobody: who
+	// changes the status, or opens the breaker, says so here. It is not written.
+	QuietStatus, QuietBreaker bool `json:"-"`
 }
 
 // Callable says whether calls may be made, as far as the status goes.

@@ -34,7 +34,8 @@ func OpenWriter(ctx context.Context, cfg stream.Config) (*Writer, error) {
 // Close ends the writer's connections.
 func (w *Writer) Close() { w.log.Close() }
 
-// Change changes the states of some destinations, by name: all of them or none.
+// Change changes the states of some destinations, by name: all of them or none,
+// and writes the operator events of what has changed.
 // An error that is stream.ErrFenced means that others write so much that this
 // did not get its turn. It returns the offset that a Live has to reach to know of
 // the changes.
@@ -65,6 +66,9 @@ func (w *Writer) decide(current map[string]pipeline.Record, changes map[string]C
 			}
 		}
 		out = append(out, r)
+		for _, o := range tell(now, next) {
+			out = append(out, o.Record(w.cfg.Names))
+		}
 	}
 	return out, nil
 }

@@ -183,7 +183,7 @@ func (c Config) maxBytes(topic string) int32 {
 	case topic == c.Names.Matches(), strings.HasPrefix(topic, c.Names.Delays(pipeline.Tier{})):
 		return c.eventBytes() + workHeadroom
 	case topic == c.Names.Attempts(), topic == c.Names.Ledger(),
-		topic == c.Names.Definitions(), topic == c.Names.Changes(), topic == c.Names.States():
+		topic == c.Names.Definitions(), topic == c.Names.Changes(), topic == c.Names.States(), topic == c.Names.OperatorEvents():
 		return DefaultMaxEventBytes
 	}
 	return c.eventBytes()

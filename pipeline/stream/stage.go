@@ -21,7 +21,8 @@ type StageConfig struct {
 	Role string
 
 	// Topics are what the stage reads; with Regex, patterns of whole names, which
-	// never stand for topics that Millrace itself writes to.
+	// never stand for topics that Millrace itself writes to, but for that of the
+	// operator events.
 	Topics []string
 	Regex  bool
 

@@ -32,7 +32,7 @@ const day = 24 * time.Hour
 // How long topics keep their records. Work topics and the history keep them
 // for ever: those are deleted by who has read them, that never.
 const (
-	keepEvents      = 7 * day
+	keepEvents      = 7 * day // operator events too
 	keepAttempts    = 14 * day
 	keepDeadLetters = 30 * day
 	keepLedger      = 90 * day
@@ -80,10 +80,11 @@ func (c Config) laneSpecs(lane string, partitions int) []topicSpec {
 	}
 }
 
-// ownSpecs are all topics but those of events.
+// ownSpecs are all topics but those that producers write to.
 func (c Config) ownSpecs(partitions int, lanes []string) []topicSpec {
 	n := c.Names
 	specs := []topicSpec{
+		c.kept(n.OperatorEvents(), 1, keepEvents),
 		c.keptForever(n.Matches(), partitions),
 		c.kept(n.DeadLetters(), partitions, keepDeadLetters),
 		c.kept(n.Attempts(), partitions, keepAttempts),
@@ -103,8 +104,8 @@ func (c Config) ownSpecs(partitions int, lanes []string) []topicSpec {
 	return specs
 }
 
-// isOwn says whether a topic is one that Millrace writes to, and so must not
-// read events from.
+// isOwn says whether a topic is one that Millrace writes to, and so is none of
+// producers.
 func (c Config) isOwn(topic string) bool {
 	if _, lane := c.Names.LaneOf(topic); lane || strings.HasPrefix(topic, c.Names.Delays(pipeline.Tier{})) {
 		return true
@@ -112,7 +113,8 @@ func (c Config) isOwn(topic string) bool {
 	return slices.ContainsFunc(c.ownSpecs(1, nil), func(s topicSpec) bool { return s.name == topic })
 }
 
-// ownPattern matches the names that isOwn says yes to.
+// ownPattern matches the names that isOwn says yes to, but for the operator
+// events: those are there to be read.
 func (c Config) ownPattern() string {
 	names := []string{c.Names.Delays(pipeline.Tier{})}
 	for _, kind := range []func(string) string{c.Names.Deliveries, c.Names.Redeliveries, c.Names.Waiting} {
@@ -122,7 +124,9 @@ func (c Config) ownPattern() string {
 		names[i] = regexp.QuoteMeta(name) + ".+"
 	}
 	for _, s := range c.ownSpecs(1, nil) {
-		names = append(names, regexp.QuoteMeta(s.name))
+		if s.name != c.Names.OperatorEvents() {
+			names = append(names, regexp.QuoteMeta(s.name))
+		}
 	}
 	return "^(?:" + strings.Join(names, "|") + ")$"
 }

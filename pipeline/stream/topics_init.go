@@ -345,14 +345,16 @@ func shape(ctx context.Context, adm *kadm.Client, topic string) (partitions int,
 }
 
 // Sized returns the config with MaxEventBytes as Init derived it from the
-// event topics. A role calls it before it makes anything of its config.
+// event topics. A role calls it before it makes anything of its config. It is an
+// error if Init has not run since the topic of operator events came to be: who
+// wrote there would wait for ever.
 func (c Config) Sized(ctx context.Context) (Config, error) {
 	cl, err := c.client()
 	if err != nil {
 		return c, err
 	}
 	defer cl.Close()
-	configs, err := topicConfigs(ctx, kadm.NewClient(cl), []string{c.Names.Matches()})
+	configs, err := topicConfigs(ctx, kadm.NewClient(cl), []string{c.Names.Matches(), c.Names.OperatorEvents()})
 	if err != nil {
 		return c, hint(err)
 	}

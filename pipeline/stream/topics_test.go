@@ -71,6 +71,7 @@ func TestInitCreatesEveryTopic(t *testing.T) {
 		{n.Definitions(), 1, forever, "1048588", "compact"},
 		{n.Changes(), 1, forever, "1048588", "delete"},
 		{n.States(), 1, forever, "1048588", "compact"},
+		{n.OperatorEvents(), 1, "604800000", "1048588", "delete"},
 	}
 	for _, tier := range pipeline.Tiers() {
 		want = append(want, want[1])
@@ -156,6 +157,20 @@ func TestSizesFollowTheEvents(t *testing.T) {
 		if err := p.Produce(t.Context(), []pipeline.Record{{Topic: topic, Value: make([]byte, bytes)}}); err != nil {
 			t.Errorf("%d bytes to %s: %v", bytes, topic, err)
 		}
+	}
+}
+
+// A role of this version does not start on the topics of an older one.
+func TestInitHasToRunAgain(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	makeTopic(t, cfg, cfg.Names.Matches(), 1)
+	if _, err := cfg.Sized(t.Context()); err == nil || !strings.Contains(err.Error(), cfg.Names.OperatorEvents()) || !strings.Contains(err.Error(), "millrace init") {
+		t.Errorf("without a topic: %v", err)
+	}
+	initialize(t, cfg, InitOptions{})
+	if _, err := cfg.Sized(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -309,8 +324,10 @@ func TestEventTopics(t *testing.T) {
 	if _, err := EventTopics(t.Context(), cfg, []string{"regex:("}); err == nil {
 		t.Error("a broken pattern is no error")
 	}
-	if _, err := EventTopics(t.Context(), cfg, []string{cfg.Names.Matches()}); err == nil {
-		t.Error("reading events from matches is no error")
+	for _, own := range []string{cfg.Names.Matches(), cfg.Names.OperatorEvents()} {
+		if _, err := EventTopics(t.Context(), cfg, []string{own}); err == nil {
+			t.Errorf("%s as a topic of producers is no error", own)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ package filter
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"slices"
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
@@ -21,7 +23,7 @@ const Role = "filter"
 // Config is what a filter needs.
 type Config struct {
 	Stream      stream.Config
-	Topics      []string // event topics; with Regex, patterns of their names
+	Topics      []string // of producers; with Regex, patterns of their names
 	Regex       bool
 	Definitions *definition.Live
 	Registry    event.Registry // of Avro schemas; nil: events in Avro are refused
@@ -44,9 +46,19 @@ func Run(ctx context.Context, cfg Config) error {
 	f.decoder.TopicID = ids.TopicID
 	f.learn = ids.Learn
 	return stream.RunStage(ctx, stream.StageConfig{
-		Config: cfg.Stream, Role: Role, Topics: cfg.Topics, Regex: cfg.Regex,
+		Config: cfg.Stream, Role: Role, Topics: f.topics(), Regex: cfg.Regex,
 		Stage: f, Start: f.start, Observer: cfg.Observer,
 	})
+}
+
+// topics are those of producers and that of the operator events. One that is
+// named by two patterns is read once.
+func (f *filter) topics() []string {
+	own := f.names.OperatorEvents()
+	if f.Regex {
+		own = "^" + regexp.QuoteMeta(own) + "$"
+	}
+	return append(slices.Clone(f.Topics), own)
 }
 
 // definitions are those in force: a *definition.Live.
@@ -158,6 +170,8 @@ func keyOf(e *pipeline.Event) []byte {
 
 // start says where a partition without a committed offset begins: init committed
 // one for each it saw, so that only partitions added since may begin by themselves.
+// So does that of the operator events, which init leaves alone: with its oldest,
+// since those are of this Millrace and none may be missed.
 func (f *filter) start(topic string, partition int32, logStart int64) (int64, error) {
 	start, ok := f.defs.Snapshot().Starts[topic]
 	if !ok {

@@ -342,6 +342,21 @@ func TestStart(t *testing.T) {
 	}
 }
 
+// TestTopics: the operator events are read beside those of producers, and by a
+// pattern of their own where these are patterns.
+func TestTopics(t *testing.T) {
+	t.Parallel()
+	h := build(t, crm)
+	h.Topics = []string{"a", "b"}
+	if got := h.topics(); !slices.Equal(got, []string{"a", "b", "millrace.operator-events"}) || len(h.Topics) != 2 {
+		t.Errorf("reads %q", got)
+	}
+	h.Topics, h.Regex = []string{"^(?:a.*)$"}, true
+	if got := h.topics(); !slices.Equal(got, []string{"^(?:a.*)$", `^millrace\.operator-events$`}) {
+		t.Errorf("reads %q", got)
+	}
+}
+
 func BenchmarkProcess(b *testing.B) {
 	for _, n := range []int{1, 10_000} {
 		b.Run(fmt.Sprintf("webhooks=%d", n), func(b *testing.B) {

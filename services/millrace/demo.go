@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -164,7 +165,7 @@ var demoComments = []json.RawMessage{
 // demoEvent makes the n-th event: every third reaches the goal and every third
 // answers a survey, the others are of any type.
 func demoEvent(c *event.Catalog, topic, run string, n int) (pipeline.Record, error) {
-	types := c.Types()
+	types := slices.DeleteFunc(c.Types(), func(t *event.EventType) bool { return pipeline.IsOperator(t.Name) })
 	eventType := [...]string{
 		"smart_walk_thru.goal_reached", "survey.submitted", types[rand.IntN(len(types))].Name,
 	}[n%3]

@@ -106,12 +106,14 @@ func (q *inquiry) open(ctx context.Context) (err error) {
 // errFound ends a search.
 var errFound = errors.New("found")
 
-// find looks for the event in the topics of producers.
+// find looks for the event in the topics of producers, and among the operator
+// events.
 func (q *inquiry) find(ctx context.Context, since time.Time) error {
 	topics, err := stream.EventTopics(ctx, q.cfg, q.Topics)
 	if err != nil {
 		return err
 	}
+	topics = append(topics, q.cfg.Names.OperatorEvents())
 	ids, err := stream.OpenTopicIDs(ctx, q.cfg)
 	if err != nil {
 		return err

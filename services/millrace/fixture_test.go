@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,6 +44,7 @@ type millrace struct {
 type options struct {
 	cluster    *pipelinetest.Cluster // nil: that of the tests
 	partitions int                   // 0: two
+	pattern    bool                  // events are read from all topics that begin as ours do
 	registry   string                // address of a schema registry
 	secrets    string                // directory of secrets
 	traces     traceSettings
@@ -158,6 +160,9 @@ func (m *millrace) run(roles ...string) process {
 
 func (m *millrace) add(s *service, roles []string) error {
 	up := upCmd{Registry: registrySettings{URL: m.opts.registry}, sinkSettings: sinkSettings{SecretsDir: m.opts.secrets, egressProxySettings: m.opts.proxy}}
+	if m.opts.pattern {
+		up.Topics = []string{stream.EventsRegex + regexp.QuoteMeta(string(m.cfg.Names)) + ".*"}
+	}
 	if len(roles) == 0 {
 		return up.add(s, m.cfg.Log, streams{out: m.log, err: m.log})
 	}

@@ -41,6 +41,9 @@ var platforms = map[string]platform{
 	},
 	"slack-feedback": {path: "/services/" + secretOf("SLACK_WEBHOOK"), body: slackMessage, answer: pipelinetest.Answer{Body: []byte("ok")}},
 	"slack-goals":    {path: "/services/" + secretOf("SLACK_GOALS"), body: slackMessage, answer: pipelinetest.Answer{Body: []byte("ok")}},
+	"slack-operators": {
+		path: "/services/" + secretOf("SLACK_OPERATORS"), body: slackMessage, answer: pipelinetest.Answer{Body: []byte("ok")},
+	},
 	"newsletter": {
 		method: http.MethodPut, path: `/3.0/lists/\w+/members/3e3417d7ef77d5932a6734b916515ed5`, // md5 of ada@example.com
 		auth: basic("millrace", secretOf("MAILCHIMP_KEY")),

@@ -117,6 +117,7 @@ func (c *tailCmd) read(ctx context.Context, t *tail) error {
 		if err == nil && len(topics) == 0 {
 			err = fmt.Errorf("tail: no topic fits %s", strings.Join(c.Topics, ", "))
 		}
+		topics = append(topics, names.OperatorEvents())
 	}
 	if err != nil {
 		return err

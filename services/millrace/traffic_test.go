@@ -189,13 +189,13 @@ func (f *traffic) some(n int) {
 	}
 }
 
-// state is how far the traffic is.
-type state struct{ made, acked, arrived int }
+// reached is how far the traffic is.
+type reached struct{ made, acked, arrived int }
 
-func (f *traffic) state() state {
+func (f *traffic) state() reached {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return state{f.made, len(f.acked), len(f.arrived)}
+	return reached{f.made, len(f.acked), len(f.arrived)}
 }
 
 // await waits until so many events have arrived.

@@ -83,7 +83,7 @@ func (a *attempt) send(done func(error) turn) {
 	a.Metrics.AttemptsInFlight.Add(1, a.name)
 	defer func() {
 		a.Metrics.AttemptsInFlight.Add(-1, a.name)
-		a.ended(a.rev, time.Now(), a.Latency, verdict, a.Outcome == httpsend.Retry, done(verdict))
+		a.ended(a, time.Now(), verdict, done(verdict))
 	}()
 	span := a.call.span.Call("attempt")
 	defer span.End()
@@ -128,6 +128,7 @@ func (a *attempt) made() bool {
 
 // settle writes down how the call went and what comes of the delivery.
 func (a *attempt) settle() {
+	a.call.status = a.Status
 	if a.made() {
 		a.Metrics.Attempts.Add(1, a.name, a.Outcome.String())
 		a.Metrics.AttemptDuration.Record(a.Latency.Seconds(), a.name)
@@ -191,7 +192,7 @@ func (a *attempt) said() bool { return a.rev.says(a.Status) }
 // be again: somebody has to mend something first.
 func (a *attempt) stop(status state.Status, reason state.Reason, why string) {
 	if a.rev == a.revision() {
-		a.pause(status, reason, a.detail())
+		a.pause(status, reason, a.detail(), a.call.quiet())
 	}
 	out := a.output(time.Time{})
 	a.wait(a.call, a.call.delivery, why, &out)
@@ -211,7 +212,7 @@ func (a *attempt) detail() string {
 // expected say that it is the definition that is wrong.
 func (a *attempt) final() {
 	if a.Status != 0 && !a.said() && a.rev.final() && a.rev == a.revision() {
-		a.pause(state.Paused, state.FinalResponses, a.detail())
+		a.pause(state.Paused, state.FinalResponses, a.detail(), a.call.quiet())
 	}
 	a.giveUp(pipeline.FinalResponse)
 }

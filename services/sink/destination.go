@@ -21,7 +21,8 @@ import (
 // there; what a new definition changes is its revision.
 type destination struct {
 	*sink
-	name string
+	name   string
+	buried buried
 
 	mu      sync.Mutex
 	gone    bool // its definition is
@@ -146,10 +147,14 @@ func (d *destination) revise(rev *revision, share float64) {
 	defer d.mu.Unlock()
 	now := time.Now()
 	was := d.barred()
+	open := d.current.isOpen() || !d.status.OpenUntil.IsZero()
 	away := d.current.isOpen() || was != ""
 	d.current.retire()
 	d.current = rev
 	d.adopted = d.status.OpenUntil
+	if open { // or the next outage would be taken for this one
+		d.save(closeBreaker)
+	}
 	d.slot = time.Time{}
 	d.share = share
 	switch barred := d.barred(); {

@@ -83,7 +83,9 @@ func (s *sink) expire(c *call, why string, out pipeline.Output) {
 
 // bury ends a delivery as a dead letter.
 func (s *sink) bury(c *call, reason pipeline.Reason, err error, out pipeline.Output) {
-	out.Send(s.deadLetter(c, &pipeline.PermanentError{Reason: reason, Err: err}))
+	dead := &pipeline.PermanentError{Reason: reason, Err: err}
+	out.Send(s.deadLetter(c, dead))
+	s.alert(c, dead, &out)
 	s.end(c, pipeline.DeadLettered, out)
 }
 

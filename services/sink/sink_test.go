@@ -336,6 +336,7 @@ func (h *house) became(s *slip) gone {
 				h.t.Fatal(err)
 			}
 			g.reason = x.Reason
+		case h.names.OperatorEvents():
 		default:
 			v, err := pipeline.ParseDelivery(header)
 			if err != nil {

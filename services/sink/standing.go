@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline/definition"
+	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
@@ -85,23 +86,23 @@ func (d *destination) adopt(now time.Time) {
 
 // ended takes note of a call that was made: what it says about the destination's
 // pace, and what its breaker has turned to.
-func (d *destination) ended(rev *revision, now time.Time, latency time.Duration, verdict error, failed bool, t turn) {
+func (d *destination) ended(a *attempt, now time.Time, verdict error, t turn) {
 	d.mu.Lock()
 	d.called = now
 	if verdict == nil {
-		d.measure(latency)
+		d.measure(a.Latency)
 		d.answered.add(now)
 	}
-	if d.pace.told(now, failed) {
-		rev.shut(now.Add(throttledTime))
+	if d.pace.told(now, a.Outcome == httpsend.Retry) {
+		a.rev.shut(now.Add(throttledTime))
 		d.limit()
 	}
-	if rev != d.current {
+	if a.rev != d.current {
 		t = steady // the breaker of an older definition
 	}
 	switch t {
 	case opened:
-		d.opened(now)
+		d.opened(now, a.call.quiet())
 	case recovered:
 		d.comesBack()
 		d.save(closeBreaker)
@@ -113,14 +114,16 @@ func (d *destination) ended(rev *revision, now time.Time, latency time.Duration,
 }
 
 // opened notes how many calls the destination took before its breaker opened,
-// and tells other sinks. Called with mu held.
-func (d *destination) opened(now time.Time) {
+// and tells other sinks; and users, unless it is to be kept quiet. Called with mu
+// held.
+func (d *destination) opened(now time.Time, quiet bool) {
 	d.remember(now)
 	until, _ := d.current.opensAt()
 	d.adopted = until
 	total, instance := d.before/d.share, d.Stream.Instance
 	d.save(func(s state.State) (state.State, bool) {
 		s.Destination, s.OpenUntil, s.Rate, s.Instance = d.name, until, total, instance
+		s.QuietBreaker = quiet
 		return s, true
 	})
 	d.look()
@@ -216,8 +219,9 @@ func (d *destination) sweep() {
 	}
 }
 
-// pause stops the calls to the destination until somebody resumes it.
-func (d *destination) pause(status state.Status, reason state.Reason, detail string) {
+// pause stops the calls to the destination until somebody resumes it. Users are
+// told, unless it is to be kept quiet.
+func (d *destination) pause(status state.Status, reason state.Reason, detail string, quiet bool) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	d.mu.Lock()
 	if !d.status.Callable() {
@@ -231,6 +235,7 @@ func (d *destination) pause(status state.Status, reason state.Reason, detail str
 			return s, false
 		}
 		s.Destination, s.Status, s.By, s.Reason, s.Detail, s.Since, s.Rate = d.name, status, state.BySink, reason, detail, now, total
+		s.QuietStatus = quiet
 		return s, true
 	}
 	d.status, _ = change(d.status)

@@ -21,6 +21,7 @@ type call struct {
 	back     bool                // it comes from the redeliveries
 	webhook  *definition.Webhook // as it was when last looked at; nil before that
 	span     *telemetry.Span     // from Take to the end of the ticket
+	status   int                 // of the answer to the call; 0: none
 }
 
 // ticket is an open record of a partition: a *stream.Ticket.
