@@ -141,6 +141,7 @@ func (e *endpoint) ask(refresh string) (grant, *tokenError) {
 	}
 	if second.text != err.text {
 		err.text += "; with client_id and client_secret in the body: " + second.text
+		err.given = append(err.given, second.given...)
 	}
 	return grant{}, err.shown(e, refresh)
 }
@@ -151,6 +152,7 @@ type rejection struct {
 	status int    // 0: there was no answer
 	code   string // such as invalid_client
 	after  time.Duration
+	given  []string // tokens that came all the same
 }
 
 // misplaced says whether the endpoint may have missed the client's secret.
@@ -168,7 +170,11 @@ func (r *rejection) shown(e *endpoint, refresh string) *tokenError {
 		return nil
 	}
 	place := url.URL{Scheme: e.url.Scheme, Host: e.url.Host, Path: e.url.Path}
-	redact := secret.NewRedactor(append(slices.Clone(e.secrets), secret.New(refresh))...)
+	secrets := append(slices.Clone(e.secrets), secret.New(refresh))
+	for _, token := range r.given {
+		secrets = append(secrets, secret.New(token))
+	}
+	redact := secret.NewRedactor(secrets...)
 	text := redact.Redact(r.text)
 	if r.status == 0 { // it may quote a part of what came
 		text = redact.RedactCut(r.text)
@@ -247,12 +253,13 @@ func (e *endpoint) read(resp *http.Response, body []byte, r *rejection) (grant, 
 		ErrorDescription string          `json:"error_description"`
 	}
 	noJSON := json.Unmarshal(body, &answer) != nil
+	r.given = []string{answer.AccessToken, answer.RefreshToken}
 	succeeded := resp.StatusCode >= 200 && resp.StatusCode <= 299
 	switch {
 	case noJSON && !succeeded:
 		r.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	case noJSON:
-		r.text += fmt.Sprintf(" with %q, expected JSON", cutText(resp.Header.Get("Content-Type"), 100))
+		r.text += fmt.Sprintf(" with %q, expected JSON", resp.Header.Get("Content-Type"))
 	case !succeeded || answer.Error != "":
 		r.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 		r.code = answer.Error
