@@ -25,7 +25,11 @@ import (
 // expire, and once more when the destination answers 401. As long as the
 // endpoint gives none, nothing is sent.
 type OAuth2 struct {
-	TokenURL     string // http or https; under the same guard against private addresses as the destination
+	// TokenURL is http or https, under the same guard against private addresses as
+	// the destination, and called with its TLS. At another host than the
+	// destination's, it may also be known by the system's authorities, and goes by
+	// its own name.
+	TokenURL     string
 	ClientID     secret.Reference
 	ClientSecret secret.Reference // may be empty with a refresh token
 	Scopes       []string
@@ -62,14 +66,15 @@ func (o OAuth2) apply(found []string, b *builder) {
 	}
 	e := &endpoint{
 		url: u, id: found[0], secret: found[1], refresh: found[2], form: o.form(),
-		transport: b.sender.transport(nil), timeout: max(b.sender.timeout, b.sender.client.tokenTimeout), userAgent: b.sender.client.userAgent,
+		transport: b.sender.transport(b.securedFor(u)), timeout: max(b.sender.timeout, b.sender.client.tokenTimeout), userAgent: b.sender.client.userAgent,
+		onFetch: b.sender.client.onFetch,
 	}
 	for _, s := range found[1:] {
 		b.secrets = append(b.secrets, secret.New(s))
 	}
 	pair := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(e.id) + ":" + url.QueryEscape(e.secret)))
 	e.secrets = append(slices.Clone(b.secrets), secret.New(strings.TrimRight(pair, "=")))
-	e.tokens = b.sender.client.tokensFor(e.key())
+	e.tokens = b.sender.client.tokensFor(e.key(b.sender.tls))
 	b.endpoint = e
 }
 
@@ -98,13 +103,20 @@ type endpoint struct {
 	transport           *http.Transport
 	timeout             time.Duration
 	userAgent           string
+	onFetch             func(result string)
 }
 
 // grantKey tells sets of credentials apart.
 type grantKey [sha256.Size]byte
 
-func (e *endpoint) key() grantKey {
-	return sha256.Sum256(fmt.Appendf(nil, "%q", []string{e.url.String(), e.id, e.secret, e.refresh, e.form.Encode()}))
+// key has of the TLS what the definition says and not what stands behind its
+// references: a certificate that is rotated is no reason to forget a refresh
+// token.
+func (e *endpoint) key(t TLS) grantKey {
+	return sha256.Sum256(fmt.Appendf(nil, "%q", []string{
+		e.url.String(), e.id, e.secret, e.refresh, e.form.Encode(),
+		t.CA.String(), t.Cert.String(), t.Key.String(), t.ServerName, strconv.FormatBool(t.PartialChain),
+	}))
 }
 
 // tokensFor returns the tokens of a set of credentials. They are never dropped:
@@ -120,10 +132,33 @@ func (c *Client) tokensFor(key grantKey) *tokens {
 	return t
 }
 
-// ask fetches a token. Where to put the client's secret is for the endpoint to
+// What comes of a fetch of an access token: see Options.OnFetch.
+const (
+	FetchGiven   = "given"
+	FetchRefused = "refused" // by an answer that asking again won't change
+	FetchFailed  = "failed"
+)
+
+// ask fetches a token.
+func (e *endpoint) ask(refresh string) (grant, *tokenError) {
+	got, err := e.fetch(refresh)
+	result := FetchGiven
+	switch {
+	case err != nil && err.refused:
+		result = FetchRefused
+	case err != nil:
+		result = FetchFailed
+	}
+	if e.onFetch != nil {
+		e.onFetch(result)
+	}
+	return got, err
+}
+
+// fetch asks the endpoint. Where to put the client's secret is for the endpoint to
 // choose, and it does not say; so both places are tried, the header first, as
 // RFC 6749 prefers.
-func (e *endpoint) ask(refresh string) (grant, *tokenError) {
+func (e *endpoint) fetch(refresh string) (grant, *tokenError) {
 	ctx, cancel := context.WithTimeout(context.Background(), e.timeout)
 	defer cancel()
 	if refresh == "" {

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -156,14 +155,6 @@ func rawJSON(text string) string {
 	return b.String()
 }
 
-func zipped(text string) string {
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	_, _ = io.WriteString(z, text)
-	_ = z.Close()
-	return b.String()
-}
-
 // echoes are the ways in which a destination, or what stands before it, tells
 // what it was sent; held are the secrets in that.
 var echoes = map[string]func(told string, held []string) string{
@@ -180,7 +171,9 @@ var echoes = map[string]func(told string, held []string) string{
 	"path-low":   func(told string, _ []string) string { return respond(400, lowerHex(url.PathEscape(told))) },
 	"base64":     func(_ string, held []string) string { return respond(400, oneByOne(held, encode(base64.StdEncoding))) },
 	"base64-url": func(_ string, held []string) string { return respond(400, oneByOne(held, encode(base64.URLEncoding))) },
-	"gzip":       func(told string, _ []string) string { return respond(400, zipped(told), "Content-Encoding: gzip") },
+	"encoded": func(told string, _ []string) string {
+		return respond(400, fmt.Sprintf("%x", told), "Content-Encoding: x-hex")
+	},
 	"utf-16": func(told string, _ []string) string {
 		return respond(400, strings.Join(strings.Split(told, ""), "\x00"))
 	},

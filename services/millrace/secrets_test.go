@@ -310,8 +310,8 @@ func (p *planted) checkAttempt(a *event.Attempt) {
 	if slices.Contains(quotes, echo) && !strings.Contains(said, secret.Mask) {
 		p.t.Errorf("the attempt at %s says %q", a.Destination, said)
 	}
-	if echo == "gzip" && len(a.Response) > 0 {
-		p.t.Errorf("of a compressed response is kept %q", a.Response)
+	if echo == "encoded" && len(a.Response) > 0 {
+		p.t.Errorf("of a response in a code is kept %q", a.Response)
 	}
 }
 
