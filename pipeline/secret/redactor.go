@@ -52,10 +52,15 @@ func (r *Redactor) Redact(text string) string { return r.replacer.Replace(text) 
 // RedactCut is Redact for a text whose end was cut off: an end that may be the
 // beginning of a secret is left out too. That is done first, lest a piece of the
 // secret be replaced within it and the rest be left; and again, since what is
-// left may end within another one.
+// left may end within another one. Errors quote what was cut off, so a quotation
+// mark at the end does not count.
 func (r *Redactor) RedactCut(text string) string {
+	text, quoted := strings.CutSuffix(text, `"`)
 	for n := r.begun(text); n > 0; n = r.begun(text) {
 		text = text[:len(text)-n]
+	}
+	if quoted {
+		text += `"`
 	}
 	return r.Redact(text)
 }

@@ -84,6 +84,8 @@ func TestRedactCut(t *testing.T) {
 		"echo a":         "echo ",
 		"abcdef and xbc": "[secret] and ",
 		"echo abcdeg":    "echo abcdeg",
+		`bad "echo abc"`: `bad "echo "`,
+		`an "abcdef"`:    `an "[secret]"`,
 	} {
 		if got := r.RedactCut(text); got != want {
 			t.Errorf("RedactCut(%q) = %q, want %q", text, got, want)

@@ -70,6 +70,7 @@ func waits() map[string]string {
 	all := map[string]string{
 		"unfit-header":   `request: {url: $HERE/, headers: {X-Key: "${file:unfit-header}", $ECHO}}`,
 		"unfit-url":      `request: {url: "${file:unfit-url}", headers: {$ECHO}}`,
+		"unfit-escape":   `request: {url: "${file:unfit-escape}", headers: {$ECHO}}`,
 		"unfit-query":    `request: {url: "$HERE/?key=${file:unfit-query}", headers: {$ECHO}}`,
 		"unfit-signing":  "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:unfit-signing}'}",
 		"unfit-property": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:unfit-property}'}",
@@ -78,7 +79,7 @@ func waits() map[string]string {
 	}
 	for way := range tokenEchoes {
 		if way != "given" {
-			all["token-"+way] = strings.ReplaceAll(places["grant"], "/given", "/"+way+"?key=qu3ry11")
+			all["token-"+way] = strings.ReplaceAll(places["grant"], "/given", "/"+way+"?not=shown")
 		}
 	}
 	return all
@@ -364,6 +365,11 @@ func (p *planted) check() {
 	for place := range places {
 		if sent := p.mirror.sent[place+"-plain"]; len(p.vault.heldBy(sent)) == 0 {
 			p.t.Errorf("%s: no secret was sent, but %q", place, sent)
+		}
+	}
+	for _, by := range []string{"log", "/readyz", "test --send"} {
+		if !strings.Contains(p.shown[by], "from "+p.mirror.URL+"/token/says: ") {
+			p.t.Errorf("%s shows more than it should of a token endpoint's URL, or nothing", by)
 		}
 	}
 	for by, says := range map[string]string{

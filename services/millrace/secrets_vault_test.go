@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,7 +36,7 @@ func plantedSecrets() map[string]string {
 		"password":     "p4ss1111:w0rd1111/é",
 		"body":         `b0dy1111-"quot3d11"<&>\end11111b`,
 		"basic":        base64.StdEncoding.EncodeToString([]byte("wr1tekey11-0f-s0urce111:")),
-		"client":       "cl1ent11:s3/é-cl1ent12",
+		"client":       "cl1ent1111xyz:s3/é-cl1ent2222xyz",
 		"refresh":      "r3fresh1-t0ken222",
 		"rotated":      "r0tated1-t0ken333",
 		"access-token": "4ccess11-t0ken444+/x",
@@ -50,6 +51,7 @@ func plantedSecrets() map[string]string {
 		// These can't be used, and are not quoted to say so.
 		"unfit-header":   "unf1thead-3r11\nsec0nd11",
 		"unfit-url":      "http://us3rinfo1:p4ssinfo1@127.0.0.1/",
+		"unfit-escape":   "http://127.0.0.1/unf1tesc1%zz",
 		"unfit-query":    "unf1tquery1 with sp4ce1111",
 		"unfit-signing":  "whsec_unf1tsign1-no-b4se64xx",
 		"unfit-property": "unf1tprop1-utf8\xff-b4dutf81",
@@ -62,6 +64,12 @@ func newVault(t *testing.T) *vault {
 	v := &vault{dir: t.TempDir(), values: map[string]string{}, marks: map[string][]string{}}
 	for name, value := range plantedSecrets() {
 		v.plant(t, name, value)
+	}
+	for name, pair := range map[string]string{
+		"password": v.value("user") + ":" + v.value("password"), "client": "me:" + url.QueryEscape(v.value("client")),
+		"proxy": "me:" + v.value("proxy"), "registry": "me:" + v.value("registry"),
+	} {
+		v.marks[name] = append(v.marks[name], base64.StdEncoding.EncodeToString([]byte(pair)[:len(pair)/3*3]))
 	}
 	return v
 }
@@ -88,7 +96,7 @@ var word = regexp.MustCompile(`[A-Za-z0-9]{8,}`)
 func marksOf(value string) (marks []string) {
 	for _, w := range word.FindAllString(value, -1) {
 		if strings.ContainsFunc(w, unicode.IsDigit) {
-			marks = append(marks, w)
+			marks = append(marks, w[:8]) // also where it is cut
 		}
 	}
 	whole := []byte(value)[:len(value)/3*3] // the rest depends on what comes behind
