@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"pipeline":            {},
 	"schemas":             {},
 	"pipeline/secret":     {},
-	"pipeline/telemetry":  {"pipeline"},
+	"pipeline/telemetry":  {"pipeline", "pipeline/secret"},
 	"pipeline/expression": {"pipeline"},
 	"pipeline/condition":  {"pipeline", "pipeline/expression"},
 	"pipeline/mapping":    {"pipeline", "pipeline/expression"},

@@ -211,6 +211,9 @@ type Destination struct {
 	// Contract is what the preset's platform expects of a body; nil without a
 	// preset. Filled in when it is compiled.
 	Contract *preset.Rule `json:"-"`
+	// Meanings are the platform's responses whose status alone does not say what they mean, by the
+	// preset; Responses comes before. Filled in likewise.
+	Meanings preset.Responses `json:"-"`
 }
 
 // Request says what a call looks like.

@@ -37,6 +37,9 @@ type Options struct {
 	// each and one file descriptor.
 	MaxIdle int
 	DNS     *net.Resolver // default net.DefaultResolver
+	// OnFetch is told what comes of each fetch of an access token: FetchGiven,
+	// FetchRefused or FetchFailed. May be nil.
+	OnFetch func(result string)
 }
 
 // Client makes Senders and owns their connections.
@@ -57,6 +60,7 @@ type Client struct {
 	proxy     *proxy
 	dns       *net.Resolver
 	userAgent string
+	onFetch   func(result string)
 	maxIdle   int
 	roots     *x509.CertPool // nil: the system's
 	sessions  tls.ClientSessionCache
@@ -100,6 +104,7 @@ func New(o Options) (*Client, error) {
 		proxy:        p,
 		dns:          o.DNS,
 		userAgent:    cmp.Or(o.UserAgent, defaultUserAgent),
+		onFetch:      o.OnFetch,
 		maxIdle:      cmp.Or(o.MaxIdle, defaultMaxIdle),
 		sessions:     tls.NewLRUClientSessionCache(maxSessions),
 		tokenTimeout: defaultTimeout,

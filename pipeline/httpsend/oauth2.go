@@ -25,7 +25,11 @@ import (
 // expire, and once more when the destination answers 401. As long as the
 // endpoint gives none, nothing is sent.
 type OAuth2 struct {
-	TokenURL     string // http or https; under the same guard against private addresses as the destination
+	// TokenURL is http or https, under the same guard against private addresses as
+	// the destination, and called with its TLS. At another host than the
+	// destination's, it may also be known by the system's authorities, and goes by
+	// its own name.
+	TokenURL     string
 	ClientID     secret.Reference
 	ClientSecret secret.Reference // may be empty with a refresh token
 	Scopes       []string
@@ -62,14 +66,15 @@ func (o OAuth2) apply(found []string, b *builder) {
 	}
 	e := &endpoint{
 		url: u, id: found[0], secret: found[1], refresh: found[2], form: o.form(),
-		transport: b.sender.transport(nil), timeout: max(b.sender.timeout, b.sender.client.tokenTimeout), userAgent: b.sender.client.userAgent,
+		transport: b.sender.transport(b.securedFor(u)), timeout: max(b.sender.timeout, b.sender.client.tokenTimeout), userAgent: b.sender.client.userAgent,
+		onFetch: b.sender.client.onFetch,
 	}
 	for _, s := range found[1:] {
 		b.secrets = append(b.secrets, secret.New(s))
 	}
 	pair := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(e.id) + ":" + url.QueryEscape(e.secret)))
 	e.secrets = append(slices.Clone(b.secrets), secret.New(strings.TrimRight(pair, "=")))
-	e.tokens = b.sender.client.tokensFor(e.key())
+	e.tokens = b.sender.client.tokensFor(e.key(b.sender.tls))
 	b.endpoint = e
 }
 
@@ -98,13 +103,20 @@ type endpoint struct {
 	transport           *http.Transport
 	timeout             time.Duration
 	userAgent           string
+	onFetch             func(result string)
 }
 
 // grantKey tells sets of credentials apart.
 type grantKey [sha256.Size]byte
 
-func (e *endpoint) key() grantKey {
-	return sha256.Sum256(fmt.Appendf(nil, "%q", []string{e.url.String(), e.id, e.secret, e.refresh, e.form.Encode()}))
+// key has of the TLS what the definition says and not what stands behind its
+// references: a certificate that is rotated is no reason to forget a refresh
+// token.
+func (e *endpoint) key(t TLS) grantKey {
+	return sha256.Sum256(fmt.Appendf(nil, "%q", []string{
+		e.url.String(), e.id, e.secret, e.refresh, e.form.Encode(),
+		t.CA.String(), t.Cert.String(), t.Key.String(), t.ServerName, strconv.FormatBool(t.PartialChain),
+	}))
 }
 
 // tokensFor returns the tokens of a set of credentials. They are never dropped:
@@ -120,10 +132,33 @@ func (c *Client) tokensFor(key grantKey) *tokens {
 	return t
 }
 
-// ask fetches a token. Where to put the client's secret is for the endpoint to
+// What comes of a fetch of an access token: see Options.OnFetch.
+const (
+	FetchGiven   = "given"
+	FetchRefused = "refused" // by an answer that asking again won't change
+	FetchFailed  = "failed"
+)
+
+// ask fetches a token.
+func (e *endpoint) ask(refresh string) (grant, *tokenError) {
+	got, err := e.fetch(refresh)
+	result := FetchGiven
+	switch {
+	case err != nil && err.refused:
+		result = FetchRefused
+	case err != nil:
+		result = FetchFailed
+	}
+	if e.onFetch != nil {
+		e.onFetch(result)
+	}
+	return got, err
+}
+
+// fetch asks the endpoint. Where to put the client's secret is for the endpoint to
 // choose, and it does not say; so both places are tried, the header first, as
 // RFC 6749 prefers.
-func (e *endpoint) ask(refresh string) (grant, *tokenError) {
+func (e *endpoint) fetch(refresh string) (grant, *tokenError) {
 	ctx, cancel := context.WithTimeout(context.Background(), e.timeout)
 	defer cancel()
 	if refresh == "" {
@@ -141,6 +176,7 @@ func (e *endpoint) ask(refresh string) (grant, *tokenError) {
 	}
 	if second.text != err.text {
 		err.text += "; with client_id and client_secret in the body: " + second.text
+		err.given = append(err.given, second.given...)
 	}
 	return grant{}, err.shown(e, refresh)
 }
@@ -151,6 +187,7 @@ type rejection struct {
 	status int    // 0: there was no answer
 	code   string // such as invalid_client
 	after  time.Duration
+	given  []string // tokens that came all the same
 }
 
 // misplaced says whether the endpoint may have missed the client's secret.
@@ -168,7 +205,11 @@ func (r *rejection) shown(e *endpoint, refresh string) *tokenError {
 		return nil
 	}
 	place := url.URL{Scheme: e.url.Scheme, Host: e.url.Host, Path: e.url.Path}
-	redact := secret.NewRedactor(append(slices.Clone(e.secrets), secret.New(refresh))...)
+	secrets := append(slices.Clone(e.secrets), secret.New(refresh))
+	for _, token := range r.given {
+		secrets = append(secrets, secret.New(token))
+	}
+	redact := secret.NewRedactor(secrets...)
 	text := redact.Redact(r.text)
 	if r.status == 0 { // it may quote a part of what came
 		text = redact.RedactCut(r.text)
@@ -247,12 +288,13 @@ func (e *endpoint) read(resp *http.Response, body []byte, r *rejection) (grant, 
 		ErrorDescription string          `json:"error_description"`
 	}
 	noJSON := json.Unmarshal(body, &answer) != nil
+	r.given = []string{answer.AccessToken, answer.RefreshToken}
 	succeeded := resp.StatusCode >= 200 && resp.StatusCode <= 299
 	switch {
 	case noJSON && !succeeded:
 		r.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	case noJSON:
-		r.text += fmt.Sprintf(" with %q, expected JSON", cutText(resp.Header.Get("Content-Type"), 100))
+		r.text += fmt.Sprintf(" with %q, expected JSON", resp.Header.Get("Content-Type"))
 	case !succeeded || answer.Error != "":
 		r.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 		r.code = answer.Error

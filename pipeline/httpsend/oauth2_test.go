@@ -290,7 +290,7 @@ func TestOAuth2BadEndpoints(t *testing.T) {
 		`it responded 200 OK: invalid_scope: no [secret] here`:               says(200, `{"error":"invalid_scope","error_description":"no s3cret here"}`),
 		`it responded 400 Bad Request: invalid_grant: [secret]`:              says(400, `{"error":"invalid_grant","error_description":"s3cret"}`),
 		`it responded 400 Bad Request: a [secret] b`:                         says(400, `{"error":"a Y2xpZW50OnMzY3JldA b"}`),
-		`with the token_type "mac", expected bearer`:                         says(200, `{"access_token":"x","token_type":"mac"}`),
+		`with the token_type "mac", expected bearer`:                         says(200, `{"access_token":"not-this-one","token_type":"mac"}`),
 		`with an access_token that holds control characters`:                 says(200, `{"access_token":"a\nb"}`),
 		`it responded 200 OK with "", expected JSON`: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header()["Content-Type"] = nil

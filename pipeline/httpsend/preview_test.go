@@ -69,30 +69,16 @@ func headersOf(r httpsend.Request) http.Header {
 	return h
 }
 
-// TestPreviewHoldsNoSecret: secrets are shown by their names, wherever they
-// stand, and neither looked up nor needed.
+// TestPreviewHoldsNoSecret: a secret that was written out is not shown; how others
+// are is TestPreviewNamesKeysAndCredentials.
 func TestPreviewHoldsNoSecret(t *testing.T) {
 	t.Parallel()
-	for place := range targets(t, "") {
-		s, call := plantedSender(t, place, "https://platform.example", 0)
-		p, err := s.Preview(call)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := fmt.Sprintf("%+v %s", p, p.Body)
-		if found := leak(text); found != "" {
-			t.Errorf("%s: %q is shown in %s", place, found, text)
-		}
-		if !strings.Contains(text, "${env:MILLRACE_SECRET_") {
-			t.Errorf("%s: the secret is not named in %s", place, text)
-		}
-	}
 	literal := httpsend.Target{
 		URL: "https://platform.example", Headers: []httpsend.Header{{"X-Api-Key", "t0ken"}, {"Cookie", "p4ss"}},
 		Auth: httpsend.Basic{Username: reference(t, "me"), Password: reference(t, "w0rd")},
 	}
 	p, err := sender(t, client(t, httpsend.Options{}), literal).Preview(httpsend.Call{ID: "1"})
-	if err != nil || leak(fmt.Sprint(p)) != "" {
+	if text := fmt.Sprint(p); err != nil || strings.Contains(text, "t0ken") || strings.Contains(text, "p4ss") || strings.Contains(text, "w0rd") {
 		t.Errorf("a secret that was written down is shown in %+v (%v)", p, err)
 	}
 }

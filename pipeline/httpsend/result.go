@@ -1,6 +1,7 @@
 package httpsend
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -103,34 +104,73 @@ func verdict(status int) Outcome {
 	return DeadLetter
 }
 
-// verdicts are what statuses mean to one destination: of each first what is said
-// about it, then about its class, then what it means anywhere.
-type verdicts map[string]Outcome
-
-// newVerdicts reads Target.Responses.
-func newVerdicts(responses map[string]string) (verdicts, error) {
-	v := verdicts{}
-	for status, name := range responses {
-		o := Outcome(slices.Index(outcomes(), name))
-		if o <= NotSent {
-			return nil, fmt.Errorf("responses: %s: %q is no outcome", status, name)
-		}
-		v[status] = o
-	}
-	return v, nil
+// Meaning is what a response means, by its status and its body.
+type Meaning struct {
+	Status string            // a status or a class such as "2xx"; empty: any
+	Body   func([]byte) bool // says whether the body is one that it is about; nil: each is
+	Means  string            // by the names of outcomes
+	About  string            // why, for people to read; it holds no secret
 }
 
-func (v verdicts) of(status int) Outcome {
-	if len(v) == 0 {
-		return verdict(status)
+func (m *Meaning) isAbout(status int) bool {
+	return m.Status == "" || m.Status == strconv.Itoa(status) || m.Status == class(status)
+}
+
+// class is what the statuses of a hundred are called together.
+func class(status int) string { return strconv.Itoa(status/100) + "xx" }
+
+// verdicts are what responses mean to one destination: first what is said about a
+// status, then about its class, then what a body says, then what the status means
+// anywhere.
+type verdicts struct {
+	statuses map[string]Outcome
+	meanings []Meaning
+}
+
+// newVerdicts reads Target.Responses and Target.Meanings.
+func newVerdicts(responses map[string]string, meanings []Meaning) (verdicts, error) {
+	v := verdicts{map[string]Outcome{}, meanings}
+	var errs []error
+	for status, name := range responses {
+		o, err := outcomeOf(status, name)
+		errs = append(errs, err)
+		v.statuses[status] = o
 	}
-	if o, ok := v[strconv.Itoa(status)]; ok {
-		return o
+	for _, m := range meanings {
+		_, err := outcomeOf(m.Status, m.Means)
+		errs = append(errs, err)
 	}
-	if o, ok := v[strconv.Itoa(status/100)+"xx"]; ok {
-		return o
+	return v, errors.Join(errs...)
+}
+
+func outcomeOf(status, name string) (Outcome, error) {
+	o := Outcome(slices.Index(outcomes(), name))
+	if o <= NotSent {
+		return 0, fmt.Errorf("responses: %s: %q is no outcome", status, name)
 	}
-	return verdict(status)
+	return o, nil
+}
+
+// of says what a status means, and whether the body may say something else.
+func (v verdicts) of(status int) (means Outcome, open bool) {
+	if o, ok := v.statuses[strconv.Itoa(status)]; ok {
+		return o, false
+	}
+	if o, ok := v.statuses[class(status)]; ok {
+		return o, false
+	}
+	return verdict(status), slices.ContainsFunc(v.meanings, func(m Meaning) bool { return m.isAbout(status) })
+}
+
+// read returns the first meaning that fits a response; nil if none does.
+func (v verdicts) read(status int, body []byte) (*Meaning, Outcome) {
+	for i := range v.meanings {
+		if m := &v.meanings[i]; m.isAbout(status) && (m.Body == nil || m.Body(body)) {
+			o, _ := outcomeOf(m.Status, m.Means) // newVerdicts has checked it
+			return m, o
+		}
+	}
+	return nil, NotSent
 }
 
 // retryAfter reads a Retry-After header: seconds or an HTTP date. Anything else,

@@ -56,20 +56,23 @@ func TestVerdict(t *testing.T) {
 
 func TestVerdictsOfADestination(t *testing.T) {
 	t.Parallel()
-	v, err := newVerdicts(map[string]string{"404": "success", "4xx": "retry", "503": "disable", "200": "pause", "302": "dead_letter"})
+	v, err := newVerdicts(map[string]string{"404": "success", "4xx": "retry", "503": "disable", "200": "pause", "302": "dead_letter"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for status, want := range map[int]Outcome{
 		404: Success, 400: Retry, 401: Retry, 499: Retry, 503: Disable, 500: Retry, 200: Pause, 201: Success, 302: DeadLetter, 410: Retry, 999: DeadLetter,
 	} {
-		if got := v.of(status); got != want {
+		if got, open := v.of(status); got != want || open {
 			t.Errorf("%d is %v, want %v", status, got, want)
 		}
 	}
 	for _, name := range []string{"", "not_sent", "Success", "drop"} {
-		if _, err := newVerdicts(map[string]string{"404": name}); err == nil {
+		if _, err := newVerdicts(map[string]string{"404": name}, nil); err == nil {
 			t.Errorf("%q is taken", name)
+		}
+		if _, err := newVerdicts(nil, []Meaning{{Means: name}}); err == nil {
+			t.Errorf("%q is taken as a meaning", name)
 		}
 	}
 }

@@ -209,22 +209,29 @@ func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, p *pr
 		return failure(classify(caller, ctx, err), err, r)
 	}
 	defer resp.Body.Close()
-	result := Result{Status: resp.StatusCode, Outcome: s.verdicts.of(resp.StatusCode)}
+	means, open := s.verdicts.of(resp.StatusCode)
+	result := Result{Status: resp.StatusCode, Outcome: means}
 	if resp.StatusCode == http.StatusSwitchingProtocols { // its body has no end
-		result.Err = refusal(resp.StatusCode, result.Outcome)
+		result.Err = refusal(resp.StatusCode, result.Outcome, "")
 		return result
 	}
-	body, err := s.read(resp, result.Outcome != Success)
+	body, err := s.read(resp, open || result.Outcome != Success)
 	switch {
 	case errors.Is(err, errMaxResponse):
 		result.Class = ClassMaxResponse
 	case err != nil:
 		result.Class = classify(caller, ctx, err)
 	}
+	about := ""
+	if open {
+		if m, o := s.verdicts.read(resp.StatusCode, body); m != nil {
+			result.Outcome, about = o, m.About
+		}
+	}
 	if result.Outcome == Success {
 		return result
 	}
-	result.Err = refusal(resp.StatusCode, result.Outcome)
+	result.Err = refusal(resp.StatusCode, result.Outcome, about)
 	result.Response = kept(resp, body, err != nil, r)
 	if result.Outcome == Retry {
 		result.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
@@ -244,9 +251,14 @@ func failure(class Class, err error, r *secret.Redactor) Result {
 	return Result{Outcome: outcome, Class: class, Err: fmt.Errorf("%s: %s", class, text)}
 }
 
-// refusal is the error of a status that is no success.
-func refusal(status int, means Outcome) error {
-	err := errors.New(strings.TrimSpace(fmt.Sprintf("destination responded %d %s", status, http.StatusText(status))))
+// refusal is the error of a response that is no success; about says what more is
+// known of it.
+func refusal(status int, means Outcome, about string) error {
+	text := strings.TrimSpace(fmt.Sprintf("destination responded %d %s", status, http.StatusText(status)))
+	if about != "" {
+		text += ": " + about
+	}
+	err := errors.New(text)
 	if means == DeadLetter {
 		return pipeline.Permanent(pipeline.FinalResponse, err)
 	}

@@ -79,11 +79,17 @@ func (s *Sender) current(now time.Time) *prepared {
 	if s.hasSecrets() {
 		p.until = now.Add(secret.Fresh)
 	}
-	old := s.prepared.Swap(p)
-	if !s.tls.isZero() && old != nil && old.transport != nil && old.transport != p.transport {
-		old.transport.CloseIdleConnections() // they were made under certificates that have been replaced
+	if old := s.prepared.Swap(p); !s.tls.isZero() && old != nil && old.transport != nil && old.transport != p.transport {
+		old.closeIdle() // they were made under certificates that have been replaced
 	}
 	return p
+}
+
+func (p *prepared) closeIdle() {
+	p.transport.CloseIdleConnections()
+	if p.endpoint != nil {
+		p.endpoint.transport.CloseIdleConnections()
+	}
 }
 
 func (p *prepared) fresh(now time.Time) bool {
@@ -105,6 +111,9 @@ func (s *Sender) hasSecrets() bool {
 
 func (s *Sender) prepare(now time.Time) *prepared {
 	b := &builder{sender: s, header: http.Header{}}
+	fill, u := b.url(s.url, s.urlSecrets)
+	b.target = u
+	b.secured = b.secure(s, now)
 	for _, h := range s.headers {
 		for _, v := range h.values {
 			b.add(h.name, b.resolve(v))
@@ -114,8 +123,6 @@ func (s *Sender) prepare(now time.Time) *prepared {
 		b.authorize(s.auth)
 	}
 	keys := b.sign(s.signing)
-	fill, u := b.url(s.url, s.urlSecrets)
-	secured := b.secure(s, now)
 	if u != nil && u.Scheme == "http" && !s.tls.isZero() {
 		b.errs = append(b.errs, errors.New("tls is set, but the URL begins with http://"))
 	}
@@ -124,7 +131,7 @@ func (s *Sender) prepare(now time.Time) *prepared {
 	}
 	return &prepared{
 		url: u, fill: fill, header: b.header, keys: keys, property: b.property, endpoint: b.endpoint,
-		secrets: b.secrets, redactor: secret.NewRedactor(b.secrets...), transport: s.transport(secured),
+		secrets: b.secrets, redactor: secret.NewRedactor(b.secrets...), transport: s.transport(b.secured),
 	}
 }
 
@@ -145,6 +152,8 @@ type builder struct {
 	header   http.Header
 	property *property
 	endpoint *endpoint
+	target   *url.URL // nil: it can't be used
+	secured  *secured // nil: the usual
 	secrets  []secret.Value
 	errs     []error
 }

@@ -26,6 +26,7 @@ type Target struct {
 	TLS            TLS // beside the usual; only for https
 	Signing        Signing
 	Responses      map[string]string // what a status, "4xx" or "5xx" means, by the names of outcomes; default: see verdict
+	Meanings       []Meaning         // what responses mean of which Responses says nothing; the first that fits counts
 	Timeout        time.Duration     // of the whole call, response included; default 10 s
 	ConnectTimeout time.Duration     // of DNS, TCP and TLS together; default 3 s
 	MaxBody        int               // bytes of body and query, a property of auth included; more is not sent; default 256 KiB
@@ -87,7 +88,7 @@ func (c *Client) Target(t Target) (*Sender, error) {
 		maxResponse: cmp.Or(t.MaxResponse, defaultMaxResponse),
 	}
 	var unknown error
-	s.verdicts, unknown = newVerdicts(t.Responses)
+	s.verdicts, unknown = newVerdicts(t.Responses, t.Meanings)
 	err := errors.Join(
 		checkMethod(s.method),
 		unknown,

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -240,6 +241,37 @@ func (b *builder) secure(s *Sender, now time.Time) *secured {
 	}
 	s.secured = made
 	return made
+}
+
+// securedFor is the TLS for a token endpoint: that of the destination. At another
+// host it is more likely to be somebody else's, whom the system trusts, than
+// under the destination's name.
+func (b *builder) securedFor(endpoint *url.URL) *secured {
+	if b.secured == nil || b.target == nil || endpoint.Hostname() == b.target.Hostname() {
+		return b.secured
+	}
+	other := &secured{id: sha256.Sum256(append([]byte("elsewhere"), b.secured.id[:]...)), config: b.secured.config.Clone()}
+	other.config.ServerName = ""
+	if b.secured.ca == nil {
+		return other
+	}
+	other.config.RootCAs = systemRoots(b.sender.client.roots)
+	for _, c := range b.secured.ca {
+		other.config.RootCAs.AddCert(c)
+	}
+	return other
+}
+
+// systemRoots is a copy of the authorities to trust where nobody names others;
+// base is what stands for the system's, nil for those themselves.
+func systemRoots(base *x509.CertPool) *x509.CertPool {
+	if base != nil {
+		return base.Clone()
+	}
+	if system, err := x509.SystemCertPool(); err == nil {
+		return system
+	}
+	return x509.NewCertPool()
 }
 
 // located adds to a problem what it was read from.

@@ -41,6 +41,7 @@ type Preset struct {
 	Gaps        []Gap    // what a definition must fill in
 	Query       []string // parameters that the query of the URL must have
 	Contract    *Rule    // of the body
+	Responses   Responses
 	Tests       []Test
 	Example     Example
 }
@@ -67,14 +68,15 @@ type Example struct {
 
 // file is a preset as it is written.
 type file struct {
-	Kind        string   `yaml:"kind"`
-	Platform    string   `yaml:"platform"`
-	Description string   `yaml:"description"`
-	Docs        []string `yaml:"docs"`
-	Destination value    `yaml:"destination"`
-	Gaps        []Gap    `yaml:"gaps"`
-	Query       []string `yaml:"query"`
-	Contract    *Rule    `yaml:"contract"`
+	Kind        string    `yaml:"kind"`
+	Platform    string    `yaml:"platform"`
+	Description string    `yaml:"description"`
+	Docs        []string  `yaml:"docs"`
+	Destination value     `yaml:"destination"`
+	Gaps        []Gap     `yaml:"gaps"`
+	Query       []string  `yaml:"query"`
+	Contract    *Rule     `yaml:"contract"`
+	Responses   Responses `yaml:"responses"`
 	Tests       []struct {
 		Body   value  `yaml:"body"`
 		Breaks string `yaml:"breaks"`
@@ -126,7 +128,7 @@ func Parse(name string, data []byte) (*Preset, error) {
 	}
 	p := &Preset{
 		Name: strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), Platform: f.Platform, Description: f.Description, Docs: f.Docs,
-		Destination: json.RawMessage(f.Destination), Gaps: f.Gaps, Query: f.Query, Contract: f.Contract,
+		Destination: json.RawMessage(f.Destination), Gaps: f.Gaps, Query: f.Query, Contract: f.Contract, Responses: f.Responses,
 		Example: Example{json.RawMessage(f.Example.Event), json.RawMessage(f.Example.Properties), json.RawMessage(f.Example.Tests)},
 	}
 	for _, t := range f.Tests {
@@ -156,13 +158,17 @@ func (p *Preset) check(kind string) error {
 	if err := p.Contract.prepare(); err != nil {
 		return fmt.Errorf("reading the contract: %w", err)
 	}
-	return nil
+	return p.Responses.each((*Response).check)
 }
 
-// RunTests holds each test's body against the contract and returns what did not
-// turn out as expected.
+// RunTests holds each test's body against the contract, and the examples of
+// responses against what they are about, and returns what did not turn out as
+// expected.
 func (p *Preset) RunTests() error {
 	var errs []error
+	if err := p.Responses.each((*Response).runTest); err != nil {
+		errs = append(errs, fmt.Errorf("preset %s: %w", p.Name, err))
+	}
 	for i, t := range p.Tests {
 		got := ""
 		if err := p.Contract.Check(t.Body); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Redactor replaces known secrets by Mask in texts that others wrote: responses
@@ -49,38 +50,71 @@ func NewRedactor(values ...Value) *Redactor {
 func (r *Redactor) Redact(text string) string { return r.replacer.Replace(text) }
 
 // RedactCut is Redact for a text whose end was cut off: an end that may be the
-// beginning of a secret is left out too.
+// beginning of a secret is left out too. That is done first, lest a piece of the
+// secret be replaced within it and the rest be left; and again, since what is
+// left may end within another one. Errors quote what was cut off, so a quotation
+// mark at the end does not count.
 func (r *Redactor) RedactCut(text string) string {
-	text = r.Redact(text)
-	drop := 0
+	text, quoted := strings.CutSuffix(text, `"`)
+	for n := r.begun(text); n > 0; n = r.begun(text) {
+		text = text[:len(text)-n]
+	}
+	if quoted {
+		text += `"`
+	}
+	return r.Redact(text)
+}
+
+// begun is how long the longest end of the text is with which a secret begins.
+func (r *Redactor) begun(text string) (longest int) {
 	for _, f := range r.forms {
-		for n := min(len(f)-1, len(text)); n > drop; n-- {
+		for n := min(len(f)-1, len(text)); n > longest; n-- {
 			if strings.HasSuffix(text, f[:n]) {
-				drop = n
+				longest = n
 			}
 		}
 	}
-	return text[:len(text)-drop]
+	return longest
 }
 
 var percentHex = regexp.MustCompile(`%[0-9A-F]{2}`)
 
-// pieces returns the secret and what of it may be echoed on its own: where it is
-// a URL or a path, the part behind the host, and each segment or query value
-// that is too long to be a common word.
-func pieces(s string) []string {
-	const telling = 8
-	all := []string{s}
-	if _, rest, ok := strings.Cut(s, "://"); ok {
-		if i := strings.IndexAny(rest, "/?"); i >= 0 && len(rest)-i >= telling {
-			all = append(all, rest[i:])
+// telling is how long a piece of a secret has to be for it to be no common word.
+const telling = 8
+
+// pieces returns the secret and what of it may be echoed on its own: what a
+// URL's escapes in it stand for; where it is base64 of a text, such as user name
+// and password for a header, that text; where it is a URL or a path, the part
+// behind the host; and of all these each segment, value or word that is telling.
+func pieces(s string) (all []string) {
+	for _, text := range plain(s) {
+		all = append(all, text)
+		if _, rest, ok := strings.Cut(text, "://"); ok {
+			if i := strings.IndexAny(rest, "/?"); i >= 0 && len(rest)-i >= telling {
+				all = append(all, rest[i:])
+			}
+		}
+		separator := func(r rune) bool { return strings.ContainsRune("/?&=#: ", r) }
+		for _, piece := range strings.FieldsFunc(text, separator) {
+			if len(piece) >= telling {
+				all = append(all, piece)
+			}
 		}
 	}
-	separator := func(r rune) bool { return strings.ContainsRune("/?&=#", r) }
-	for _, piece := range strings.FieldsFunc(s, separator) {
-		if len(piece) >= telling {
-			all = append(all, piece)
+	return all
+}
+
+// plain returns the secret, and what it says where it is encoded.
+func plain(s string) []string {
+	all := []string{s}
+	for _, unescape := range []func(string) (string, error){url.PathUnescape, url.QueryUnescape} {
+		if text, err := unescape(s); err == nil && text != s {
+			all = append(all, text)
 		}
+	}
+	text, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(s, "="))
+	if err == nil && len(text) >= telling && utf8.Valid(text) {
+		all = append(all, string(text))
 	}
 	return all
 }

@@ -84,10 +84,33 @@ func TestRedactCut(t *testing.T) {
 		"echo a":         "echo ",
 		"abcdef and xbc": "[secret] and ",
 		"echo abcdeg":    "echo abcdeg",
+		`bad "echo abc"`: `bad "echo "`,
+		`an "abcdef"`:    `an "[secret]"`,
 	} {
 		if got := r.RedactCut(text); got != want {
 			t.Errorf("RedactCut(%q) = %q, want %q", text, got, want)
 		}
+	}
+}
+
+// A piece that is replaced on its own leaves nothing of a secret that is cut.
+func TestRedactCutAroundPieces(t *testing.T) {
+	t.Parallel()
+	const planted = "telling-1/ab/telling-2 cd"
+	r := secret.NewRedactor(secret.New(planted))
+	for cut := 1; cut < len(planted); cut++ {
+		if got := r.RedactCut("no " + planted[:cut]); got != "no " {
+			t.Errorf("RedactCut of %q = %q", planted[:cut], got)
+		}
+	}
+}
+
+// A header may hold user name and password in base64, which others take apart.
+func TestRedactWhatIsInBase64(t *testing.T) {
+	t.Parallel()
+	r := secret.NewRedactor(secret.New(base64.StdEncoding.EncodeToString([]byte("write-key-1:me"))))
+	if got := r.Redact("me: no such key write-key-1 (write-key-1:me)"); got != "me: no such key [secret] ([secret])" {
+		t.Errorf("Redact = %q", got)
 	}
 }
 

@@ -2,15 +2,18 @@ package stream
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/sr"
 
 	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
 const (
@@ -37,6 +40,7 @@ type RegistryConfig struct {
 // for concurrent use.
 type Registry struct {
 	client *sr.Client
+	config RegistryConfig
 
 	mu      sync.Mutex
 	schemas map[int]string
@@ -62,19 +66,34 @@ func NewRegistry(c RegistryConfig) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a client of the schema registry: %w", err)
 	}
-	return &Registry{client: client, schemas: map[int]string{}, unknown: map[int]time.Time{}}, nil
+	return &Registry{client: client, config: c, schemas: map[int]string{}, unknown: map[int]time.Time{}}, nil
 }
 
 func (c RegistryConfig) login(r *http.Request) error {
-	password := ""
-	if c.Password != nil {
-		var err error
-		if password, err = c.Password(); err != nil {
-			return err
-		}
+	password, err := c.password()
+	if err != nil {
+		return err
 	}
 	r.SetBasicAuth(c.Username, password)
 	return nil
+}
+
+func (c RegistryConfig) password() (string, error) {
+	if c.Password == nil {
+		return "", nil
+	}
+	return c.Password()
+}
+
+// withoutPassword is an error as it may be shown: a registry, or a proxy before
+// it, may quote what it was sent.
+func (c RegistryConfig) withoutPassword(err error) error {
+	password, failed := c.password()
+	if failed != nil || password == "" {
+		return err
+	}
+	pair := base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + password))
+	return errors.New(secret.NewRedactor(secret.New(password), secret.New(strings.TrimRight(pair, "="))).RedactCut(err.Error()))
 }
 
 // Schema implements event.Registry.
@@ -92,7 +111,7 @@ func (r *Registry) Schema(ctx context.Context, id int) (string, error) {
 		r.remember(id, "", false)
 		return "", event.ErrSchemaUnknown
 	case err != nil:
-		return "", fmt.Errorf("reading schema %d: %w", id, err)
+		return "", fmt.Errorf("reading schema %d: %w", id, r.config.withoutPassword(err))
 	case s.Type != sr.TypeAvro || len(s.References) > 0:
 		r.remember(id, "", false)
 		return "", fmt.Errorf("%w: it is %v with %d references", event.ErrSchemaUnknown, s.Type, len(s.References))

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,8 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
 // TraceConfig says where traces go, and which events get one.
@@ -69,6 +72,30 @@ func (c *TraceConfig) receiver(env func(string) string) (string, error) {
 	return u.String(), nil
 }
 
+// credentials are what the receiver at a URL is sent to let us in, which it may
+// quote. Headers that can't be read are refused: OpenTelemetry would print them,
+// values and all, and go on without.
+func credentials(to string, env func(string) string) (all []secret.Value, err error) {
+	if u, err := url.Parse(to); err == nil && u.User != nil {
+		password, _ := u.User.Password()
+		pair := base64.RawStdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+		all = append(all, secret.New(password), secret.New(pair))
+	}
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
+		for i, pair := range strings.Split(env(name), ",") {
+			key, escaped, found := strings.Cut(pair, "=")
+			value, err := url.PathUnescape(escaped)
+			if env(name) != "" && (!found || err != nil || strings.TrimSpace(key) == "") {
+				return nil, fmt.Errorf("%s: entry %d: expected NAME=VALUE, with what is special in the value escaped as in a URL", name, i+1)
+			}
+			for _, word := range strings.Fields(value) { // such as Bearer and the token
+				all = append(all, secret.New(word))
+			}
+		}
+	}
+	return all, nil
+}
+
 // newTracer returns what makes spans; nil if nobody wants them.
 func newTracer(ctx context.Context, c TraceConfig, about *resource.Resource, m *Metrics) (*Tracer, error) {
 	if !(c.Sample >= 0 && c.Sample <= 1) { // NaN is no share either
@@ -78,11 +105,15 @@ func newTracer(ctx context.Context, c TraceConfig, about *resource.Resource, m *
 	if to == "" || err != nil {
 		return nil, err
 	}
+	secrets, err := credentials(to, os.Getenv)
+	if err != nil {
+		return nil, err
+	}
 	otlp, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(to))
 	if err != nil {
 		return nil, fmt.Errorf("making the exporter of traces: %w", err)
 	}
-	e := &spanExporter{SpanExporter: otlp, metrics: m, log: c.Log}
+	e := &spanExporter{SpanExporter: otlp, metrics: m, log: c.Log, redactor: secret.NewRedactor(secrets...)}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -142,6 +173,8 @@ type spanExporter struct {
 	waiting atomic.Int64
 	failing bool
 
+	redactor *secret.Redactor // of what the receiver is sent to let us in
+
 	ctx    context.Context // ends when nobody waits for answers any more
 	giveUp context.CancelFunc
 }
@@ -161,7 +194,7 @@ func (e *spanExporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan
 	if failing := err != nil; failing != e.failing {
 		e.failing = failing
 		if failing {
-			e.log.Warn("traces can't be sent", KeyError, text(err.Error()))
+			e.log.Warn("traces can't be sent", KeyError, text(e.redactor.RedactCut(err.Error())))
 		} else {
 			e.log.Info("traces can be sent again")
 		}

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
 func TestReceiver(t *testing.T) {
@@ -67,6 +69,31 @@ func TestReceiver(t *testing.T) {
 				t.Errorf("error %v, want %s", err, c.err)
 			}
 		})
+	}
+}
+
+// What lets us in is known, so that it is not shown, and what can't be read of it
+// is refused without a word of it.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{
+		"OTEL_EXPORTER_OTLP_HEADERS":        "authorization=Bearer%20t0ken-1, x-tenant=4cme",
+		"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "api-key=k3y==",
+	}
+	all, err := credentials("http://me:p4ss@c:4318", func(name string) string { return env[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := secret.NewRedactor(all...).Redact("http://me:p4ss@c: Bearer t0ken-1, 4cme, k3y==, " + base64.StdEncoding.EncodeToString([]byte("me:p4ss")))
+	if got != "http://me:[secret]@c: [secret] [secret], [secret], [secret], [secret]==" {
+		t.Errorf("shown is %s", got)
+	}
+	for _, wrong := range []string{"pl4nted", "a=b,pl4nted", "a=%zzpl4nted", "=pl4nted"} {
+		env["OTEL_EXPORTER_OTLP_TRACES_HEADERS"] = wrong
+		_, err := credentials("http://c", func(name string) string { return env[name] })
+		if err == nil || strings.Contains(err.Error(), "pl4nted") || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_TRACES_HEADERS: entry") {
+			t.Errorf("%q: %v", wrong, err)
+		}
 	}
 }
 

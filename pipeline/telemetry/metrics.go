@@ -27,6 +27,7 @@ type Metrics struct {
 	Attempts           *Counter   `metric:"millrace.attempts" unit:"{attempt}" labels:"destination,outcome" help:"HTTP requests made, by what came of them."`
 	AttemptDuration    *Histogram `metric:"millrace.attempt.duration" unit:"s" labels:"destination" buckets:"seconds" help:"Time from the start of an HTTP request to the end of its response."`
 	AttemptsInFlight   *UpDown    `metric:"millrace.attempts.in_flight" unit:"{attempt}" labels:"destination" help:"HTTP requests under way."`
+	TokenFetches       *Counter   `metric:"millrace.token.fetches" unit:"{fetch}" labels:"result" help:"Fetches of access tokens for destinations, by result: given, refused or failed."`
 	DeliveriesEnded    *Counter   `metric:"millrace.deliveries.ended" unit:"{delivery}" labels:"destination,ending" help:"Deliveries that ended, by how."`
 	DeliveriesDelayed  *Counter   `metric:"millrace.deliveries.delayed" unit:"{delivery}" labels:"tier,why" help:"Deliveries put off to a later time."`
 	BreakersOpen       *UpDown    `metric:"millrace.breakers.open" unit:"{breaker}" labels:"destination" help:"1 while the breaker of a destination holds its deliveries back."`

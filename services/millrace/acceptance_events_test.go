@@ -173,7 +173,7 @@ func TestEveryFormIsTheSameEvent(t *testing.T) {
 	t.Parallel()
 	r := pipelinetest.Receiver(t)
 	registry := pipelinetest.Registry(t, "millrace.events-value", schemas.EventAvro)
-	m := start(t, options{registry: registry.URL, idle: true})
+	m := start(t, options{registry: registrySettings{URL: registry.URL}, idle: true})
 	up := m.run()
 	m.apply(strings.ReplaceAll(everything, "$URL", r.URL))
 

@@ -284,3 +284,49 @@ destination: amplitude
 		return true
 	}, m.cfg.Names.Deliveries(pipeline.DefaultLane))
 }
+
+// Segment answers 200 to what it does not take. Its preset knows, in `millrace
+// test --send` as in the sink; what the destination says itself comes before.
+func TestSegmentDoesNotTake(t *testing.T) {
+	t.Parallel()
+	r := pipelinetest.Receiver(t, pipelinetest.Answering(func(*pipelinetest.Call) pipelinetest.Answer {
+		return pipelinetest.Answer{Body: []byte(`{"success": false}`)}
+	}))
+	dir := strings.TrimSuffix(tempFile(t, "key", secretOf("SEGMENT")), "/key")
+	yaml := strings.NewReplacer("$URL", r.URL).Replace(`
+kind: Destination
+name: segment
+preset: segment
+request:
+  url: $URL/v1/track
+  headers: {Authorization: "Basic ${file:key}"}
+---
+kind: Webhook
+name: goal-to-segment
+event: smart_walk_thru.goal_reached
+properties:
+  - {from: wm.euid, as: userId}
+  - {name: event, value: Goal}
+destination: segment
+`)
+	const says = "destination responded 200 OK: Segment says that it did not take the event"
+	test := []string{"test", "-f", "-", "--send", "--yes", "--secrets-dir", dir, "--egress-allow", "127.0.0.0/8"}
+	got := commandLine(t, yaml, test...)
+	got.fails(t, exitFailed, "")
+	if !strings.Contains(got.out, "The test failed: final_response: "+says) || !strings.Contains(got.out, `Response: {"success": false}`) {
+		t.Errorf("the test says %s", got.out)
+	}
+	trusting := strings.Replace(yaml, "preset: segment\n", "preset: segment\nresponses: {200: success}\n", 1)
+	commandLine(t, trusting, test...).must(t)
+	m := start(t, options{secrets: dir})
+	m.apply(yaml)
+	goal := map[string]any{"type": "smart_walk_thru.goal_reached", "user": "u-1"}
+	m.produce(jsonEvent(t, goal))
+	m.settled(map[string]endings{"goal-to-segment": {pipeline.Matched: 1, pipeline.DeadLettered: 1}})
+	if x := m.deadLetters(1)[0]; x.Reason != pipeline.FinalResponse || x.Error != says {
+		t.Errorf("the dead letter is %+v", x.DeadLetter)
+	}
+	m.apply(trusting)
+	m.produce(jsonEvent(t, goal))
+	m.settled(map[string]endings{"goal-to-segment": {pipeline.Matched: 2, pipeline.DeadLettered: 1, pipeline.Delivered: 1}})
+}

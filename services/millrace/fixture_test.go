@@ -45,8 +45,8 @@ type options struct {
 	cluster    *pipelinetest.Cluster // nil: that of the tests
 	partitions int                   // 0: two
 	pattern    bool                  // events are read from all topics that begin as ours do
-	registry   string                // address of a schema registry
-	secrets    string                // directory of secrets
+	registry   registrySettings
+	secrets    string // directory of secrets
 	traces     traceSettings
 	proxy      egressProxySettings // what calls go through
 	idle       bool                // no role is started; see run
@@ -159,7 +159,7 @@ func (m *millrace) run(roles ...string) process {
 }
 
 func (m *millrace) add(s *service, roles []string) error {
-	up := upCmd{Registry: registrySettings{URL: m.opts.registry}, sinkSettings: sinkSettings{SecretsDir: m.opts.secrets, egressProxySettings: m.opts.proxy}}
+	up := upCmd{Registry: m.opts.registry, sinkSettings: sinkSettings{SecretsDir: m.opts.secrets, egressProxySettings: m.opts.proxy}}
 	if m.opts.pattern {
 		up.Topics = []string{stream.EventsRegex + regexp.QuoteMeta(string(m.cfg.Names)) + ".*"}
 	}

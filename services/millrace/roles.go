@@ -49,14 +49,15 @@ type sinkSettings struct {
 	SecretsDir string `help:"Directory below which $${file:PATH} is looked up." placeholder:"DIR" type:"path"`
 }
 
-// client is what makes every call, of a sink and of `millrace test`.
-func (s *sinkSettings) client() (*httpsend.Client, error) {
+// client is what makes every call, of a sink and of `millrace test`. onFetch is
+// told of access tokens; it may be nil.
+func (s *sinkSettings) client(onFetch func(result string)) (*httpsend.Client, error) {
 	// net/http quotes there what a destination sends behind its response, which
 	// may be a secret that it was sent. We log by slog alone.
 	stdlog.SetOutput(io.Discard)
 	client, err := httpsend.New(httpsend.Options{
 		Secrets: &secret.Resolver{Dir: s.SecretsDir}, Allow: s.EgressAllow,
-		Proxy: s.proxy(), UserAgent: "Millrace/" + version,
+		Proxy: s.proxy(), UserAgent: "Millrace/" + version, OnFetch: onFetch,
 	})
 	if err != nil {
 		return nil, &codeError{exitUsage, err}
@@ -249,7 +250,7 @@ func (s *service) transform() error {
 }
 
 func (s *service) sink(settings *sinkSettings, lanes []string) error {
-	client, err := settings.client()
+	client, err := settings.client(func(result string) { s.Metrics.TokenFetches.Add(1, result) })
 	if err != nil {
 		return err
 	}

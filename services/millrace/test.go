@@ -58,7 +58,7 @@ func (c *testCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	if err != nil {
 		return err
 	}
-	client, err := c.client()
+	client, err := c.client(nil)
 	if err != nil {
 		return err
 	}

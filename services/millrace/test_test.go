@@ -124,17 +124,17 @@ func TestTestFromKafka(t *testing.T) {
 	h.run("test", "to-cmr").fails(t, exitFailed, `there is no webhook "to-cmr"; did you mean to-crm?`)
 }
 
-// plantedSecrets are what no output may hold.
-var plantedSecrets = map[string]string{"QUERY": "qu3ry-s3cret", "TOKEN": "t0ken-s3cret", "key": "k3y-s3cret"}
+// testSecrets are what no output may hold.
+var testSecrets = map[string]string{"QUERY": "qu3ry-s3cret", "TOKEN": "t0ken-s3cret", "key": "k3y-s3cret"}
 
 // sendTest runs `millrace test --send` with secrets, to a receiver.
 func sendTest(t *testing.T, e *pipelinetest.Endpoint, args ...string) result {
 	t.Helper()
 	file := tempFile(t, "crm.yaml", toReceiver(e.URL)+surveyYAML)
-	dir := strings.TrimSuffix(tempFile(t, "key", plantedSecrets["key"]), "/key")
+	dir := strings.TrimSuffix(tempFile(t, "key", testSecrets["key"]), "/key")
 	all := append([]string{"test", "-f", file, "--secrets-dir", dir, "--egress-allow", "127.0.0.0/8"}, args...)
 	r := commandLine(t, "", all...)
-	for name, s := range plantedSecrets {
+	for name, s := range testSecrets {
 		if strings.Contains(r.out+r.err, s) {
 			t.Errorf("the secret %s is shown in\n%s%s", name, r.out, r.err)
 		}
@@ -144,8 +144,8 @@ func sendTest(t *testing.T, e *pipelinetest.Endpoint, args ...string) result {
 
 // TestTestSend must not run beside others: it sets variables.
 func TestTestSend(t *testing.T) {
-	t.Setenv("MILLRACE_SECRET_TEST_QUERY", plantedSecrets["QUERY"])
-	t.Setenv("MILLRACE_SECRET_TEST_TOKEN", plantedSecrets["TOKEN"])
+	t.Setenv("MILLRACE_SECRET_TEST_QUERY", testSecrets["QUERY"])
+	t.Setenv("MILLRACE_SECRET_TEST_TOKEN", testSecrets["TOKEN"])
 	e := pipelinetest.Receiver(t)
 	if sendTest(t, e).must(t); e.Count() != 0 {
 		t.Fatalf("%d calls without --send", e.Count())
@@ -155,8 +155,8 @@ func TestTestSend(t *testing.T) {
 		t.Errorf("it says %s%s", r.out, r.err)
 	}
 	call := e.Calls()[0]
-	if call.Header.Get("Authorization") != "Bearer "+plantedSecrets["TOKEN"] || call.Header.Get("X-Key") != plantedSecrets["key"] ||
-		call.Query != "k="+plantedSecrets["QUERY"] || !strings.Contains(r.out, "\n  "+string(call.Body)+"\n") || !strings.Contains(r.out, call.ID()) {
+	if call.Header.Get("Authorization") != "Bearer "+testSecrets["TOKEN"] || call.Header.Get("X-Key") != testSecrets["key"] ||
+		call.Query != "k="+testSecrets["QUERY"] || !strings.Contains(r.out, "\n  "+string(call.Body)+"\n") || !strings.Contains(r.out, call.ID()) {
 		t.Errorf("the call was %+v, shown was %s", call, r.out)
 	}
 	j := objects(t, sendTest(t, e, "--send", "--yes", "--json").must(t).out)[0]

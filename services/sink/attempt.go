@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -23,8 +24,8 @@ func (d *destination) process(c *call) {
 	defer func() {
 		if p := recover(); p != nil {
 			d.Log.Error("panic while sending", telemetry.KeyDestination, d.name,
-				"delivery", c.delivery.ID, "panic", p, "stack", string(debug.Stack()))
-			d.bury(c, pipeline.Panicked, fmt.Errorf("panic: %v", p), pipeline.Output{})
+				"delivery", c.delivery.ID, "panic", plainly(p), "stack", string(debug.Stack()))
+			d.bury(c, pipeline.Panicked, fmt.Errorf("panic: %s", plainly(p)), pipeline.Output{})
 		}
 	}()
 	if err := d.awaitCommits(c); err != nil { // not started: the partition's next owner does it
@@ -53,6 +54,15 @@ func (d *destination) process(c *call) {
 	a := &attempt{destination: d, call: c, rev: rev, start: now, probe: rev.isOpen()}
 	a.send(done)
 	a.settle()
+}
+
+// plainly is what may be said of a panic. Those of the Go runtime quote nothing;
+// others may have what was sent in them.
+func plainly(p any) string {
+	if err, ok := p.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("a %T, whose text is left out as it may hold secrets", p)
 }
 
 // awaitCommits waits until one more call may be at risk. What waited together

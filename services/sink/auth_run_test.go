@@ -97,38 +97,3 @@ destination: crm
 		}
 	}
 }
-
-// TestRunKeepsKeysToItself has a key in the body and a destination that echoes
-// it: what is written about the call, and the dead letter, are without it.
-func TestRunKeepsKeysToItself(t *testing.T) {
-	t.Parallel()
-	receiver := pipelinetest.Receiver(t, pipelinetest.Answering(func(c *pipelinetest.Call) pipelinetest.Answer {
-		return pipelinetest.Answer{Status: 400, Body: append([]byte("what is "), c.Body...)}
-	}))
-	r := run(t, strings.ReplaceAll(`kind: Destination
-name: crm
-request: {url: "URL"}
-auth: {type: property, name: /auth/key, value: "${env:MILLRACE_SECRET_CLIENT}"}
----
-kind: Webhook
-name: crm
-event: launcher.clicked
-destination: crm
-`, "URL", receiver.URL))
-	r.deliver(id(1), "crm", `{"a":1}`)
-	var seen []string
-	r.read(func(record *pipeline.Record) bool {
-		text := fmt.Sprintf("%s %s %s", record.Topic, record.Value, record.Headers)
-		seen = append(seen, text)
-		if strings.Contains(text, "s3cret") {
-			t.Errorf("the key is seen in %q", text)
-		}
-		return len(seen) == 2
-	}, r.cfg.Names.DeadLetters(), r.cfg.Names.Attempts())
-	if all := strings.Join(seen, "\n"); !strings.Contains(all, `what is {"a":1,"auth":{"key":"[secret]"}}`) || !strings.Contains(all, `dead-letters {"a":1} `) {
-		t.Errorf("seen is %s", all)
-	}
-	if body := string(receiver.Calls()[0].Body); body != `{"a":1,"auth":{"key":"s3cret"}}` {
-		t.Errorf("sent is %s", body)
-	}
-}

@@ -108,6 +108,10 @@ func target(def *definition.Destination) httpsend.Target {
 	for name, value := range def.Request.Headers {
 		t.Headers = append(t.Headers, httpsend.Header{Name: name, Value: value.String()})
 	}
+	for i := range def.Meanings {
+		m := &def.Meanings[i]
+		t.Meanings = append(t.Meanings, httpsend.Meaning{Status: m.Status, Body: m.Is, Means: m.Means, About: m.About})
+	}
 	t.Auth = authentication(&def.Auth)
 	t.Signing = httpsend.Signing{Secret: def.Signing.Secret.Reference, Previous: def.Signing.PreviousSecret.Reference}
 	return t

@@ -114,7 +114,7 @@ func TestOutcomes(t *testing.T) {
 						t.Errorf("what comes back is %+v, expected %+v", got.again, v)
 					}
 				}
-				got.again, got.topic = nil, ""
+				got.again, got.topic, got.error = nil, "", ""
 				if !reflect.DeepEqual(got, c.want) {
 					t.Errorf("it became %+v, expected %+v", got, c.want)
 				}

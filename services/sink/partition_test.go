@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,11 +87,14 @@ func TestPartitionGoesWhileItWaits(t *testing.T) {
 // a breaker too, whose place must not be lost.
 func TestPanicSettlesAndLeavesNothingBehind(t *testing.T) {
 	test(t, hooked("crm", "breaker: {failures: 1, open: 30s}\nlimits: {concurrency: 1}"), func(t *testing.T, h *house) {
-		h.answer("crm", func(httpsend.Call) httpsend.Result { panic("no destination at all") })
+		h.answer("crm", func(httpsend.Call) httpsend.Result { panic("no destination at all with s3cret") })
 		for range 3 {
 			got := h.became(h.takes(t.Context(), h.slipOf(h.delivery("crm"))))
 			if got.ending != pipeline.DeadLettered || got.reason != pipeline.Panicked || got.attempts != nil {
 				t.Fatalf("it became %+v", got)
+			}
+			if strings.Contains(got.error, "s3cret") || !strings.Contains(got.error, "panic: a string") {
+				t.Errorf("the dead letter says %s", got.error)
 			}
 		}
 		h.answer("crm", always(failed(500, "", 0), 0))

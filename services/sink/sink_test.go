@@ -310,6 +310,7 @@ func (h *house) takes(ctx context.Context, s *slip) *slip {
 type gone struct {
 	ending   pipeline.Ending // "" if it comes back
 	reason   pipeline.Reason // of a dead letter
+	error    string          // likewise
 	attempts []string        // records of attempts: number, outcome
 	again    *pipeline.Delivery
 	topic    string // where it comes back from
@@ -335,7 +336,7 @@ func (h *house) became(s *slip) gone {
 			if err != nil {
 				h.t.Fatal(err)
 			}
-			g.reason = x.Reason
+			g.reason, g.error = x.Reason, x.Error
 		case h.names.OperatorEvents():
 		default:
 			v, err := pipeline.ParseDelivery(header)

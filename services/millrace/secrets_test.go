@@ -1,0 +1,383 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+	"github.com/millrace-io/millrace/pipeline/secret"
+	"github.com/millrace-io/millrace/pipeline/stream"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
+	"github.com/millrace-io/millrace/services/filter"
+	"github.com/millrace-io/millrace/services/sink"
+	"github.com/millrace-io/millrace/services/transform"
+)
+
+// places are those where a destination may have secrets: its keys beside the
+// name, as YAML. $HERE is where it is called.
+var places = map[string]string{
+	"header": `request: {url: "$HERE/", headers: {X-Key: "key ${file:header}", $ECHO}}`,
+	"query":  `request: {url: "$HERE/?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
+	"path":   `request: {url: "$HERE/${file:path}/x", headers: {$ECHO}}`,
+	"url":    `request: {url: "${file:url}", headers: {$ECHO}}`,
+	"filled": `request: {url: "$HERE/{{ event.user }}/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
+	"bearer": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: bearer, token: '${file:bearer}'}",
+	"basic":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: basic, username: '${file:user}', password: '${file:password}'}",
+	"coded":  `request: {url: "$HERE/", headers: {Authorization: "Basic ${file:basic}", $ECHO}}`,
+	"key":    "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: header, name: X-Key, value: '${file:header}'}",
+	"body":   "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: /deep/key, value: '${file:body}'}",
+	"get":    "request: {method: GET, url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:body}'}",
+	"client": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: client_credentials, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}'}",
+	"grant":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: refresh_token, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}', refresh_token: '${file:refresh}'}",
+	"signed": "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:signing}', previous_secret: '${file:signed-before}'}",
+}
+
+// mostly are places with secrets in all that a URL has, and in a header.
+const mostly = `request: {url: "%s/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {X-Key: "${file:header}", $ECHO}}`
+
+// faults are destinations that are not called, or in vain.
+func faults() map[string]string {
+	there := func(origin string) string { return fmt.Sprintf(mostly, origin) }
+	all := map[string]string{
+		"refusing": there("http://127.0.0.1:1"), "nowhere": there("http://no-such-host.invalid"), "private": there("http://10.0.0.1"),
+		"no-tls": there("$SECURE"), "unnamed": `request: {url: "http://${file:host}/", headers: {$ECHO}}`,
+		"slow":     `request: {url: "$SLOW/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {X-Key: "${file:header}", $ECHO}}`,
+		"too-long": there("$HERE") + "\nlimits: {max_body: 1}",
+	}
+	for port := range tunnelEchoes {
+		all["tunnel-"+port] = there("http://127.0.0.2:" + port)
+	}
+	return all
+}
+
+// waits are destinations to which nothing is sent, for want of a secret that can
+// be used or of a token.
+func waits() map[string]string {
+	all := map[string]string{
+		"unfit-header":   `request: {url: $HERE/, headers: {X-Key: "${file:unfit-header}", $ECHO}}`,
+		"unfit-url":      `request: {url: "${file:unfit-url}", headers: {$ECHO}}`,
+		"unfit-escape":   `request: {url: "${file:unfit-escape}", headers: {$ECHO}}`,
+		"unfit-query":    `request: {url: "$HERE/?key=${file:unfit-query}", headers: {$ECHO}}`,
+		"unfit-signing":  "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:unfit-signing}'}",
+		"unfit-property": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:unfit-property}'}",
+		"unfit-key":      "request: {url: https://127.0.0.1/, headers: {$ECHO}}\ntls: {cert: '${file:unfit-key}', key: '${file:unfit-key}'}",
+		"unfit-ca":       "request: {url: https://127.0.0.1/, headers: {$ECHO}}\ntls: {ca: '${file:unfit-key}'}",
+	}
+	for way := range tokenEchoes {
+		if way != "given" {
+			all["token-"+way] = strings.ReplaceAll(places["grant"], "/given", "/"+way+"?not=shown")
+		}
+	}
+	return all
+}
+
+// planted is the one place where secrets are planted and looked for.
+type planted struct {
+	*millrace
+	vault  *vault
+	mirror *mirror
+	file   string            // with all definitions
+	wants  map[string]string // destinations, and what is to be seen of each
+	shown  map[string]string // all that was shown, by what showed it
+}
+
+// Every place of a secret meets everything that may quote it: what the roles
+// write, log, trace and count and what commands print has none of it.
+func TestNoSecretIsShown(t *testing.T) {
+	var standard logBuffer
+	log.SetOutput(&standard)
+	t.Cleanup(func() { log.SetOutput(os.Stderr) })
+	v := newVault(t)
+	p := &planted{vault: v, mirror: serveMirror(t, v), wants: map[string]string{}, shown: map[string]string{}}
+	v.plant(t, "url", p.mirror.URL+"/services/h00k1111-id0/wh0le111-segment?key=wh0le222-sig")
+	p.write(t)
+	collector := pipelinetest.Collector(t)
+	p.millrace = start(t, options{
+		idle: true, secrets: v.dir, traces: traceSettings{Endpoint: p.tellingCollector(t, collector.URL), Sample: 1},
+		proxy: egressProxySettings{
+			EgressProxy: p.mirror.URL, EgressProxyUsername: "me", EgressProxyPasswordFile: v.file("proxy"), EgressNoProxy: []string{"127.0.0.1", "::1"},
+		},
+		registry: registrySettings{URL: p.tellingRegistry(t), Username: "me", PasswordFile: v.file("registry")},
+	})
+	debug := &slog.HandlerOptions{Level: slog.LevelDebug}
+	p.cfg.Log = slog.New(slog.NewMultiHandler(slog.NewTextHandler(p.log, debug), slog.NewJSONHandler(p.log, debug)))
+	process := p.run(filter.Role, transform.Role, sink.Role)
+	p.commands()
+	p.produce(jsonEvent(t, map[string]any{"id": "e-1", "type": "menu.opened", "user": "u-1"}))
+	p.waitForCalls()
+	p.moreCommands()
+	p.waitUntilReadyz(&process, "token-", len(tokenEchoes)-1)
+	p.produce(pipeline.Record{Value: []byte{0, 0, 0, 0, 1, 0}}) // Avro by a schema that has to be asked for
+	p.waitUntilReadyz(&process, "[secret]: asked by", 1)
+	p.scan()
+	p.shown["/metrics"] = p.get(&process, "/metrics")
+	process.stop()
+	p.shown["spans"] = fmt.Sprintf("%+v", collector.Spans())
+	p.shown["log"] = p.log.String()
+	p.shown["standard log"] = standard.String()
+	p.check()
+}
+
+// write makes a file of a destination and a webhook for each place and each echo,
+// and for what else may go wrong.
+func (p *planted) write(t *testing.T) {
+	t.Helper()
+	var b strings.Builder
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(slow.Close)
+	define := func(name, echo, keys string) {
+		keys = strings.NewReplacer(
+			"$ECHO", fmt.Sprintf("X-Name: %s, X-Echo: %s", name, echo), "$SECURE", strings.Replace(p.mirror.URL, "http", "https", 1),
+			"$HERE", p.mirror.URL, "$SLOW", slow.URL,
+		).Replace(keys)
+		fmt.Fprintf(&b, "kind: Destination\nname: %s\n%s\nretry: {attempts: 1}\n", name, keys)
+		if !strings.Contains(keys, "limits:") {
+			b.WriteString("limits: {timeout: 2s, connect_timeout: 1s}\n")
+		}
+		fmt.Fprintf(&b, "---\nkind: Webhook\nname: %s\nevent: menu.opened\ndestination: %[1]s\n---\n", name)
+		p.wants[name] = echo
+	}
+	for place, keys := range places {
+		for echo := range echoes {
+			define(place+"-"+echo, echo, keys)
+		}
+	}
+	for name, keys := range faults() {
+		define(name, "fault", keys)
+	}
+	for name, keys := range waits() {
+		define(name, "wait", keys)
+	}
+	p.file = tempFile(t, "planted.yaml", b.String())
+}
+
+// tellingCollector takes traces, but the first it answers with what it was sent.
+func (p *planted) tellingCollector(t *testing.T, to string) string {
+	t.Helper()
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20"+p.vault.value("otlp"))
+	u, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan bool, 1)
+	asked <- true
+	pass := httputil.NewSingleHostReverseProxy(u)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-asked:
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, "not with %s", r.Header.Get("Authorization"))
+		default:
+			pass.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// tellingRegistry has no schemas, and says who asks for them.
+func (p *planted) tellingRegistry(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		w.WriteHeader(http.StatusInternalServerError)
+		fmt.Fprintf(w, "%s: asked by %s", password, r.Header.Get("Authorization"))
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// command keeps what a command prints, whatever its exit code.
+func (p *planted) keep(name string, args ...string) {
+	p.t.Helper()
+	r := commandLine(p.t, "", args...)
+	p.shown[name] += r.out + r.err
+	if r.code == exitUsage || r.out+r.err == "" {
+		p.t.Errorf("%s: exit code %d: %s", name, r.code, r.err)
+	}
+}
+
+// onKafka is keep for a command that needs Kafka.
+func (p *planted) onKafka(name string, args ...string) {
+	p.t.Helper()
+	p.keep(name, append(args, "--brokers", strings.Join(p.cfg.Brokers, ","), "--prefix", string(p.cfg.Names), "--log-level", "debug")...)
+}
+
+// commands are those for definitions; they leave them in force.
+func (p *planted) commands() {
+	p.t.Helper()
+	p.keep("check", "check", p.file)
+	p.keep("check --json", "check", p.file, "--json")
+	p.onKafka("apply --dry-run", "apply", p.file, "--dry-run")
+	p.onKafka("apply --json", "apply", p.file, "--dry-run", "--json")
+	text, err := os.ReadFile(p.file)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.shown["apply"] = p.applyOnly(string(text))
+	p.onKafka("export", "export")
+	p.onKafka("list", "list")
+	p.onKafka("list --json", "list", "--json")
+	p.keep("list at no Kafka", "list", "--brokers", strings.TrimPrefix(p.mirror.URL, "http://"),
+		"--sasl-mechanism", "PLAIN", "--sasl-username", "me", "--sasl-password-file", p.vault.file("kafka"))
+	egress := []string{
+		"--secrets-dir", p.vault.dir, "--egress-allow", "127.0.0.0/8", "--egress-proxy", p.mirror.URL, "--egress-proxy-username", "me",
+		"--egress-proxy-password-file", p.vault.file("proxy"), "--egress-no-proxy", "127.0.0.1,::1",
+	}
+	for name, args := range map[string][]string{
+		"test": nil, "test --json": {"--json"}, "test --send": {"--send", "--yes"}, "test --send --json": {"--send", "--yes", "--json"},
+	} {
+		p.keep(name, slices.Concat([]string{"test", "-f", p.file}, egress, args)...)
+	}
+}
+
+// moreCommands are those that look at what has happened.
+func (p *planted) moreCommands() {
+	p.t.Helper()
+	for what, count := range map[string]int{"events": 1, "matches": 1, "deliveries": len(p.wants), "attempts": 300, "dead-letters": 200} {
+		for _, more := range [][]string{nil, {"--json"}} {
+			p.onKafka("tail "+what, append([]string{"tail", what, "--from-start", "--count", fmt.Sprint(count)}, more...)...)
+		}
+	}
+	for _, webhook := range []string{"bearer-plain", "grant-refused", "slow", "unfit-url", "token-says"} {
+		p.onKafka("explain", "explain", webhook, "e-1")
+		p.onKafka("explain", "explain", webhook, "e-1", "--json")
+	}
+}
+
+// waitForCalls waits until every destination was called, or its delivery waits.
+func (p *planted) waitForCalls() {
+	p.t.Helper()
+	topics := []string{p.cfg.Names.Attempts(), p.cfg.Names.DeadLetters()}
+	for _, tier := range pipeline.Tiers() {
+		topics = append(topics, p.cfg.Names.Delays(tier))
+	}
+	left := maps.Clone(p.wants)
+	defer func() {
+		if len(left) > 0 {
+			p.t.Errorf("nothing came of %v", left)
+		}
+	}()
+	p.read("every destination", func(r *pipeline.Record) bool {
+		switch header, _ := r.Header(pipeline.EnvelopeHeader); r.Topic {
+		case p.cfg.Names.DeadLetters():
+			x, err := pipeline.ParseDeadLetter(header)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			delete(left, x.Webhook)
+		case p.cfg.Names.Attempts():
+			a, err := event.ParseAttempt(r.Value)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			delete(left, a.Destination)
+			p.checkAttempt(a)
+		default:
+			delete(left, parseDelivery(p.t, r).Destination)
+		}
+		return len(left) == 0
+	}, topics...)
+}
+
+// quotes are the echoes of which an attempt has something, with the secret
+// hidden.
+var quotes = []string{
+	"plain", "refused", "again", "json", "json-raw", "html", "go", "query", "query-low", "path", "path-low", "base64", "base64-url",
+	"endless", "length", "encoding",
+}
+
+// checkAttempt sees to it that an attempt would have shown what it must not.
+func (p *planted) checkAttempt(a *event.Attempt) {
+	p.t.Helper()
+	said, echo := a.Error+string(a.Response), p.wants[a.Destination]
+	if slices.Contains(quotes, echo) && !strings.Contains(said, secret.Mask) {
+		p.t.Errorf("the attempt at %s says %q", a.Destination, said)
+	}
+	if echo == "encoded" && len(a.Response) > 0 {
+		p.t.Errorf("of a response in a code is kept %q", a.Response)
+	}
+}
+
+func (p *planted) get(process *process, path string) string {
+	w := httptest.NewRecorder()
+	telemetry.NewMux(process.Telemetry, process.health).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w.Body.String()
+}
+
+// waitUntilReadyz waits until /readyz says something so many times.
+func (p *planted) waitUntilReadyz(process *process, text string, times int) {
+	p.t.Helper()
+	eventually(p.t, "/readyz says "+text, func() bool {
+		said := p.get(process, "/readyz")
+		if strings.Count(said, text) < times {
+			return false
+		}
+		p.shown["/readyz"] += said
+		return true
+	})
+}
+
+// scan keeps what is in every topic.
+func (p *planted) scan() {
+	p.t.Helper()
+	n := p.cfg.Names
+	topics := []string{n.Events(), n.Matches(), n.DeadLetters(), n.Attempts(), n.Ledger(), n.Definitions(), n.Changes(), n.States()}
+	for _, tier := range pipeline.Tiers() {
+		topics = append(topics, n.Delays(tier))
+	}
+	topics = append(topics, n.Deliveries(pipeline.DefaultLane), n.Redeliveries(pipeline.DefaultLane), n.Waiting(pipeline.DefaultLane))
+	err := stream.Scan(p.t.Context(), p.cfg, topics, time.Time{}, nil, func(r pipeline.Record) error {
+		p.shown["topic "+r.Topic] += fmt.Sprintf("%s %s %s\n", r.Key, r.Value, r.Headers)
+		return nil
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// check looks for every secret in all that was shown, and for signs that it would
+// have been there.
+func (p *planted) check() {
+	p.t.Helper()
+	for by, text := range p.shown {
+		for name, where := range p.vault.inSight(text) {
+			p.t.Errorf("%s shows the secret %q: …%s…", by, name, where)
+		}
+	}
+	for place := range places {
+		if sent := p.mirror.sent[place+"-plain"]; len(p.vault.heldBy(sent)) == 0 {
+			p.t.Errorf("%s: no secret was sent, but %q", place, sent)
+		}
+	}
+	for _, by := range []string{"log", "/readyz", "test --send"} {
+		if !strings.Contains(p.shown[by], "from "+p.mirror.URL+"/token/says: ") {
+			p.t.Errorf("%s shows more than it should of a token endpoint's URL, or nothing", by)
+		}
+	}
+	for by, says := range map[string]string{
+		"log": "not with [secret]", "spans": "Name:sink", "/readyz": "[secret]: asked by", "/metrics": "millrace_attempts_total",
+		"test --send": "Response: ", "explain": "[secret]", "tail attempts": "[secret]", "tail dead-letters": "[secret]", "export": "${file:bearer}",
+	} {
+		if !strings.Contains(p.shown[by], says) {
+			p.t.Errorf("%s does not say %q: %.2000s", by, says, p.shown[by])
+		}
+	}
+}
