@@ -1,0 +1,203 @@
+package definition
+
+import (
+	"iter"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/secret"
+)
+
+// secretField is a text of a destination that may hold secrets.
+type secretField struct {
+	path   []string
+	text   *Secret
+	secret bool // what is written out there is a secret too, and never stored as it is
+}
+
+// secretFields are all of them but the URL: no part of that is told from the
+// rest, so secrets stand there in placeholders alone.
+func (d *Destination) secretFields() iter.Seq[secretField] {
+	return func(yield func(secretField) bool) {
+		for _, f := range []secretField{
+			{at("auth", "token"), &d.Auth.Token, true},
+			{at("auth", "username"), &d.Auth.Username, false},
+			{at("auth", "password"), &d.Auth.Password, true},
+			{at("auth", "value"), &d.Auth.Value, true},
+			{at("auth", "client_id"), &d.Auth.ClientID, false},
+			{at("auth", "client_secret"), &d.Auth.ClientSecret, true},
+			{at("auth", "refresh_token"), &d.Auth.RefreshToken, true},
+			{at("tls", "ca"), &d.TLS.CA, false},
+			{at("tls", "cert"), &d.TLS.Cert, false},
+			{at("tls", "key"), &d.TLS.Key, true},
+			{at("signing", "secret"), &d.Signing.Secret, true},
+			{at("signing", "previous_secret"), &d.Signing.PreviousSecret, true},
+		} {
+			if !yield(f) {
+				return
+			}
+		}
+		for _, name := range sortedKeys(d.Request.Headers) {
+			value := d.Request.Headers[name]
+			more := yield(secretField{at("request", "headers", name), &value, httpsend.SecretHeader(name)})
+			d.Request.Headers[name] = value
+			if !more {
+				return
+			}
+		}
+	}
+}
+
+// SecretPlace is what a secret in a field of the destination, such as
+// auth.token, is sealed for. The destination is a compiled one: what its preset
+// says counts.
+func (d *Destination) SecretPlace(field string) secret.Place {
+	return secret.Place{Owner: Key{KindDestination, d.Name}.String(), Field: field, Goes: d.goes()}
+}
+
+func (d *Destination) placeOf(f secretField) secret.Place {
+	return d.SecretPlace(strings.Join(f.path, "."))
+}
+
+// goes is where secrets are sent to: whoever changes it has to write them again.
+func (d *Destination) goes() string {
+	to := strings.ToLower(origin(d.Request.URL))
+	if d.Auth.TokenURL != "" {
+		to += " and token_url " + d.Auth.TokenURL
+	}
+	return to
+}
+
+var placeholderForm = regexp.MustCompile(`\$\{[^}]*\}`)
+
+// origin is the beginning of a URL that holds scheme, host and port. It may be a
+// placeholder.
+func origin(url string) string {
+	mask := placeholderForm.ReplaceAllStringFunc(url, func(s string) string { return strings.Repeat("x", len(s)) })
+	start := 0
+	if i := strings.Index(mask, "://"); i >= 0 {
+		start = i + len("://")
+	}
+	if end := strings.IndexAny(mask[start:], "/?#{"); end >= 0 {
+		return url[:start+end]
+	}
+	return url
+}
+
+// placeSecrets tells each secret where it stands.
+func (d *Destination) placeSecrets() {
+	for f := range d.secretFields() {
+		f.text.Reference = f.text.In(d.placeOf(f))
+	}
+}
+
+// checkSealed finds what is wrong with sealed secrets as far as that can be told
+// without opening them. Like certificates they are looked at when a definition is
+// saved, not each time it is read: their deliveries shall wait, not end.
+func (d *Definition) checkSealed(after *Snapshot) (is issues) {
+	dest := after.Destinations[d.Name]
+	if d.Kind != KindDestination || dest == nil {
+		return nil
+	}
+	path := at("request", "url")
+	url, err := secret.Parse(dest.Request.URL)
+	if err == nil && strings.Contains(origin(dest.Request.URL), "${sealed:") {
+		is.add(path, "found a sealed secret in scheme, host or port, expected them written out: secrets are sealed for them")
+		return is
+	}
+	is.addSealed(path, url.In(dest.SecretPlace("request.url")), after.Keys)
+	for f := range dest.secretFields() {
+		is.addSealed(f.path, f.text.Reference, after.Keys)
+	}
+	return is
+}
+
+func (is *issues) addSealed(path []string, r secret.Reference, keys *secret.PublicKeys) {
+	if err := r.CheckSealed(keys); err != nil {
+		is.add(path, "%s: %v; write the secret itself again, or seal it again", path[len(path)-1], err)
+	}
+}
+
+const errNoPublicKeys = "found a secret that is written out, and no key to seal it with: start a sink with a keyset (millrace keys create), or write ${env:" +
+	secret.EnvPrefix + "…} or ${file:…}"
+
+// sealed returns the set with all secrets sealed that are written out: what is
+// planned, shown and stored has none. after is what the set was checked as.
+func (s *Set) sealed(after *Snapshot) (*Set, Problems) {
+	out := &Set{Problems: s.Problems}
+	var problems Problems
+	for _, d := range s.Definitions {
+		next, is := d.seal(after)
+		problems = append(problems, d.problems(is)...)
+		out.Definitions = append(out.Definitions, next)
+	}
+	return out, problems.sorted()
+}
+
+func (d *Definition) seal(after *Snapshot) (*Definition, issues) {
+	var is issues
+	v, err := decodeSpec(d.Key, d.Spec)
+	own, ok := v.(*Destination)
+	if err != nil || !ok {
+		return d, nil
+	}
+	var paths []string
+	for f := range own.secretFields() {
+		if !f.secret || !f.text.Sealable() {
+			continue
+		}
+		if after.Keys == nil {
+			is.add(f.path, errNoPublicKeys)
+			continue
+		}
+		ref, err := after.Keys.Seal(f.text.In(after.Destinations[d.Name].placeOf(f)))
+		if err != nil {
+			is.add(f.path, "%v", err)
+			continue
+		}
+		f.text.Reference = ref
+		paths = append(paths, strings.Join(f.path, "."))
+	}
+	if len(paths) == 0 {
+		return d, is
+	}
+	next := *d
+	next.written = paths
+	if next.Spec, err = marshal(own); err != nil {
+		is.add(nil, "%v", err)
+	}
+	return &next, is
+}
+
+// markWritten marks the fields of a change whose secrets are written out in the
+// file, and so sealed again at each apply.
+func (d *Definition) markWritten(fields []Field) {
+	for i, f := range fields {
+		fields[i].Sealed = slices.ContainsFunc(d.written, func(path string) bool {
+			return path == f.Path || strings.HasPrefix(path, f.Path+".")
+		})
+	}
+}
+
+// checkMoved warns where references that stay go to another address. They name
+// what whoever applies them may use, so unlike sealed secrets they may.
+func (d *Definition) checkMoved(base, after *Snapshot) (is issues) {
+	was, now := base.Destinations[d.Name], after.Destinations[d.Name]
+	if d.Kind != KindDestination || was == nil || now == nil || was.goes() == now.goes() {
+		return nil
+	}
+	var names []string
+	for f := range now.secretFields() {
+		for _, name := range f.text.Placeholders() {
+			if !strings.HasPrefix(name, "${sealed:") && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	if len(names) > 0 {
+		is.warn(at("request", "url"), "%s now goes to %s, before to %s", strings.Join(names, ", "), now.goes(), was.goes())
+	}
+	return is
+}
