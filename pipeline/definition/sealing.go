@@ -1,11 +1,14 @@
 package definition
 
 import (
+	"errors"
+	"fmt"
 	"iter"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/millrace-io/millrace/pipeline/expression"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/secret"
 )
@@ -200,4 +203,38 @@ func (d *Definition) checkMoved(base, after *Snapshot) (is issues) {
 		is.warn(at("request", "url"), "%s now goes to %s, before to %s", strings.Join(names, ", "), now.goes(), was.goes())
 	}
 	return is
+}
+
+// Seal seals a secret for a field of a destination, such as auth.token or
+// request.url. keys are those of the snapshot, or others.
+func (s *Snapshot) Seal(destination, field, text string, keys *secret.PublicKeys) (string, error) {
+	d := s.Destinations[destination]
+	switch {
+	case d == nil:
+		known := sortedKeys(s.Destinations)
+		return "", fmt.Errorf("sealing: there is no destination %q that can be used%s", destination, expression.DidYouMean(destination, known))
+	case !sealable(field):
+		return "", fmt.Errorf("sealing: %q holds no secrets; expected a field such as auth.token, signing.secret, request.headers.NAME or request.url", field)
+	case keys == nil:
+		return "", errors.New("sealing: no sink has published a key; start one with a keyset (millrace keys create)")
+	case text == "":
+		return "", errors.New("sealing: the secret is empty")
+	}
+	sealed, err := keys.SealText(text, d.SecretPlace(field))
+	if err != nil {
+		return "", fmt.Errorf("sealing: %w", err)
+	}
+	return sealed, nil
+}
+
+func sealable(field string) bool {
+	if name, ok := strings.CutPrefix(field, "request.headers."); ok {
+		return headerForm.MatchString(name)
+	}
+	for f := range new(Destination).secretFields() {
+		if strings.Join(f.path, ".") == field {
+			return true
+		}
+	}
+	return field == "request.url"
 }

@@ -26,7 +26,7 @@ type privateKeys struct {
 	public  *PublicKeys
 
 	mu     sync.Mutex
-	opened map[string]string // what was opened before, by place and ciphertext
+	opened map[string]Value // what was opened before, by place and ciphertext
 }
 
 // NewKeys makes a keyset with one key: HPKE (RFC 9180) with X25519, HKDF-SHA256
@@ -67,7 +67,7 @@ func newKeys(h *keyset.Handle) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner := &privateKeys{handle: h, decrypt: decrypt, public: p, opened: map[string]string{}}
+	inner := &privateKeys{handle: h, decrypt: decrypt, public: p, opened: map[string]Value{}}
 	return &Keys{func() *privateKeys { return inner }}, nil
 }
 
@@ -105,8 +105,8 @@ func (k *Keys) unseal(ciphertext []byte, at Place) (string, error) {
 	known := string(data) + string(ciphertext)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if text, ok := p.opened[known]; ok {
-		return text, nil
+	if v, ok := p.opened[known]; ok {
+		return v.Reveal(), nil
 	}
 	padded, err := p.decrypt.Decrypt(ciphertext, data)
 	if err != nil {
@@ -119,7 +119,7 @@ func (k *Keys) unseal(ciphertext []byte, at Place) (string, error) {
 	if len(p.opened) >= maxOpened {
 		clear(p.opened)
 	}
-	p.opened[known] = text
+	p.opened[known] = New(text)
 	return text, nil
 }
 

@@ -193,7 +193,7 @@ func (p *PublicKeys) Seal(r Reference) (Reference, error) {
 			plain := part.sealable(i == 0)
 			text = strings.TrimSuffix(text, plain)
 			if plain != "" {
-				s, err := p.sealText(plain, r.place)
+				s, err := p.SealText(plain, r.place)
 				if err != nil {
 					return Reference{}, err
 				}
@@ -206,7 +206,9 @@ func (p *PublicKeys) Seal(r Reference) (Reference, error) {
 	return sealed.In(r.place), err
 }
 
-func (p *PublicKeys) sealText(plain string, at Place) (string, error) {
+// SealText returns the placeholder ${sealed:…} of a secret, which is taken as it
+// is.
+func (p *PublicKeys) SealText(plain string, at Place) (string, error) {
 	if len(plain) > MaxSize {
 		return "", errLarge
 	}

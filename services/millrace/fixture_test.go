@@ -45,6 +45,7 @@ type options struct {
 	partitions int                   // 0: two
 	registry   string                // address of a schema registry
 	secrets    string                // directory of secrets
+	keyset     string                // file with the sinks' keyset
 	traces     traceSettings
 	proxy      egressProxySettings // what calls go through
 	idle       bool                // no role is started; see run
@@ -157,7 +158,9 @@ func (m *millrace) run(roles ...string) process {
 }
 
 func (m *millrace) add(s *service, roles []string) error {
-	up := upCmd{Registry: registrySettings{URL: m.opts.registry}, sinkSettings: sinkSettings{SecretsDir: m.opts.secrets, egressProxySettings: m.opts.proxy}}
+	up := upCmd{Registry: registrySettings{URL: m.opts.registry}, sinkSettings: sinkSettings{
+		SecretsDir: m.opts.secrets, keysetSettings: keysetSettings{KeysetFile: m.opts.keyset}, egressProxySettings: m.opts.proxy,
+	}}
 	if len(roles) == 0 {
 		return up.add(s, m.cfg.Log, streams{out: m.log, err: m.log})
 	}

@@ -46,16 +46,18 @@ type registrySettings struct {
 type sinkSettings struct {
 	EgressAllow []string `help:"Private addresses that may be called: CIDRs, addresses, host names." placeholder:"CIDR|HOST"`
 	egressProxySettings
+	keysetSettings
 	SecretsDir string `help:"Directory below which $${file:PATH} is looked up." placeholder:"DIR" type:"path"`
 }
 
-// client is what makes every call, of a sink and of `millrace test`.
-func (s *sinkSettings) client() (*httpsend.Client, error) {
+// client is what makes every call, of a sink and of `millrace test`. What the ring
+// does not open is missing; it may be nil.
+func (s *sinkSettings) client(ring *secret.Keyring) (*httpsend.Client, error) {
 	// net/http quotes there what a destination sends behind its response, which
 	// may be a secret that it was sent. We log by slog alone.
 	stdlog.SetOutput(io.Discard)
 	client, err := httpsend.New(httpsend.Options{
-		Secrets: &secret.Resolver{Dir: s.SecretsDir}, Allow: s.EgressAllow,
+		Secrets: &secret.Resolver{Dir: s.SecretsDir, Keys: ring}, Allow: s.EgressAllow,
 		Proxy: s.proxy(), UserAgent: "Millrace/" + version,
 	})
 	if err != nil {
@@ -249,7 +251,11 @@ func (s *service) transform() error {
 }
 
 func (s *service) sink(settings *sinkSettings, lanes []string) error {
-	client, err := settings.client()
+	ring, err := settings.keyring()
+	if err != nil {
+		return err
+	}
+	client, err := settings.client(ring)
 	if err != nil {
 		return err
 	}
@@ -259,6 +265,10 @@ func (s *service) sink(settings *sinkSettings, lanes []string) error {
 		Ready: s.health.SetReady,
 	}
 	s.group.Go(func() error { return sink.Run(s.ctx, cfg) })
+	if ring != nil {
+		settings.warnIfOpen(s.log)
+		s.group.Go(func() error { return s.offerKeys(ring) })
+	}
 	return nil
 }
 
