@@ -3,7 +3,6 @@ package definition
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,41 +15,36 @@ import (
 // secretField is a text of a destination that may hold secrets.
 type secretField struct {
 	path   []string
-	text   *Secret
+	text   secret.Reference
 	secret bool // what is written out there is a secret too, and never stored as it is
+	set    func(secret.Reference)
 }
 
 // secretFields are all of them but the URL: no part of that is told from the
 // rest, so secrets stand there in placeholders alone.
-func (d *Destination) secretFields() iter.Seq[secretField] {
-	return func(yield func(secretField) bool) {
-		for _, f := range []secretField{
-			{at("auth", "token"), &d.Auth.Token, true},
-			{at("auth", "username"), &d.Auth.Username, false},
-			{at("auth", "password"), &d.Auth.Password, true},
-			{at("auth", "value"), &d.Auth.Value, true},
-			{at("auth", "client_id"), &d.Auth.ClientID, false},
-			{at("auth", "client_secret"), &d.Auth.ClientSecret, true},
-			{at("auth", "refresh_token"), &d.Auth.RefreshToken, true},
-			{at("tls", "ca"), &d.TLS.CA, false},
-			{at("tls", "cert"), &d.TLS.Cert, false},
-			{at("tls", "key"), &d.TLS.Key, true},
-			{at("signing", "secret"), &d.Signing.Secret, true},
-			{at("signing", "previous_secret"), &d.Signing.PreviousSecret, true},
-		} {
-			if !yield(f) {
-				return
-			}
-		}
-		for _, name := range sortedKeys(d.Request.Headers) {
-			value := d.Request.Headers[name]
-			more := yield(secretField{at("request", "headers", name), &value, httpsend.SecretHeader(name)})
-			d.Request.Headers[name] = value
-			if !more {
-				return
-			}
-		}
+func (d *Destination) secretFields() (all []secretField) {
+	add := func(section, name string, s *Secret, isSecret bool) {
+		set := func(r secret.Reference) { s.Reference = r }
+		all = append(all, secretField{at(section, name), s.Reference, isSecret, set})
 	}
+	add("auth", "token", &d.Auth.Token, true)
+	add("auth", "username", &d.Auth.Username, false)
+	add("auth", "password", &d.Auth.Password, true)
+	add("auth", "value", &d.Auth.Value, true)
+	add("auth", "client_id", &d.Auth.ClientID, false)
+	add("auth", "client_secret", &d.Auth.ClientSecret, true)
+	add("auth", "refresh_token", &d.Auth.RefreshToken, true)
+	add("tls", "ca", &d.TLS.CA, false)
+	add("tls", "cert", &d.TLS.Cert, false)
+	add("tls", "key", &d.TLS.Key, true)
+	add("signing", "secret", &d.Signing.Secret, true)
+	add("signing", "previous_secret", &d.Signing.PreviousSecret, true)
+	for _, name := range sortedKeys(d.Request.Headers) {
+		set := func(r secret.Reference) { d.Request.Headers[name] = Secret{r} }
+		path := at("request", "headers", name)
+		all = append(all, secretField{path, d.Request.Headers[name].Reference, httpsend.SecretHeader(name), set})
+	}
+	return all
 }
 
 // SecretPlace is what a secret in a field of the destination, such as
@@ -91,8 +85,8 @@ func origin(url string) string {
 
 // placeSecrets tells each secret where it stands.
 func (d *Destination) placeSecrets() {
-	for f := range d.secretFields() {
-		f.text.Reference = f.text.In(d.placeOf(f))
+	for _, f := range d.secretFields() {
+		f.set(f.text.In(d.placeOf(f)))
 	}
 }
 
@@ -111,8 +105,8 @@ func (d *Definition) checkSealed(after *Snapshot) (is issues) {
 		return is
 	}
 	is.addSealed(path, url.In(dest.SecretPlace("request.url")), after.Keys)
-	for f := range dest.secretFields() {
-		is.addSealed(f.path, f.text.Reference, after.Keys)
+	for _, f := range dest.secretFields() {
+		is.addSealed(f.path, f.text, after.Keys)
 	}
 	return is
 }
@@ -147,7 +141,7 @@ func (d *Definition) seal(after *Snapshot) (*Definition, issues) {
 		return d, nil
 	}
 	var paths []string
-	for f := range own.secretFields() {
+	for _, f := range own.secretFields() {
 		if !f.secret || !f.text.Sealable() {
 			continue
 		}
@@ -160,7 +154,7 @@ func (d *Definition) seal(after *Snapshot) (*Definition, issues) {
 			is.add(f.path, "%v", err)
 			continue
 		}
-		f.text.Reference = ref
+		f.set(ref)
 		paths = append(paths, strings.Join(f.path, "."))
 	}
 	if len(paths) == 0 {
@@ -191,15 +185,13 @@ func (d *Definition) checkMoved(base, after *Snapshot) (is issues) {
 	if d.Kind != KindDestination || was == nil || now == nil || was.goes() == now.goes() {
 		return nil
 	}
-	var names []string
-	for f := range now.secretFields() {
-		for _, name := range f.text.Placeholders() {
-			if !strings.HasPrefix(name, "${sealed:") && !slices.Contains(names, name) {
-				names = append(names, name)
-			}
-		}
+	names := placeholderForm.FindAllString(now.Request.URL, -1)
+	for _, f := range now.secretFields() {
+		names = append(names, f.text.Placeholders()...)
 	}
-	if len(names) > 0 {
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, "${sealed:") })
+	slices.Sort(names)
+	if names = slices.Compact(names); len(names) > 0 {
 		is.warn(at("request", "url"), "%s now goes to %s, before to %s", strings.Join(names, ", "), now.goes(), was.goes())
 	}
 	return is
@@ -231,7 +223,7 @@ func sealable(field string) bool {
 	if name, ok := strings.CutPrefix(field, "request.headers."); ok {
 		return headerForm.MatchString(name)
 	}
-	for f := range new(Destination).secretFields() {
+	for _, f := range new(Destination).secretFields() {
 		if strings.Join(f.path, ".") == field {
 			return true
 		}

@@ -220,12 +220,12 @@ func TestMovedSecretsBreakNothing(t *testing.T) {
 
 func TestReferencesThatGoElsewhereAreNamed(t *testing.T) {
 	t.Parallel()
-	before := destination("crm", "  headers: {X-Team: \"${env:MILLRACE_SECRET_T}\"}\nauth: {type: bearer, token: \"${file:t}\"}\n")
+	before := destination("crm", "  headers: {X-Other: \"${file:t}\", X-Team: \"${env:MILLRACE_SECRET_T}\"}\nauth: {type: bearer, token: \"${file:t}\"}\n")
 	base := inForce(t, before, "")
 	for text, want := range map[string]string{
 		before: "",
 		strings.Replace(before, "/in", "/out", 1):  "",
-		strings.Replace(before, "crm.", "new.", 1): "f.yaml:4:8: warning: ${file:t}, ${env:MILLRACE_SECRET_T} now goes to https://new.example, before to https://crm.example",
+		strings.Replace(before, "crm.", "new.", 1): "f.yaml:4:8: warning: ${env:MILLRACE_SECRET_T}, ${file:t} now goes to https://new.example, before to https://crm.example",
 		destination("crm", ""):                     "",
 	} {
 		_, problems := definition.NewPlan(base, parse(text), definition.Options{})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"os"
@@ -55,8 +56,8 @@ func (s *sealing) hooked(name, lines string) string {
 func (s *sealing) call() pipelinetest.Call {
 	s.t.Helper()
 	s.sent++
-	s.produce(tickEvent(s.t, s.sent))
 	n := s.r.Count() + 1
+	s.produce(tickEvent(s.t, s.sent))
 	s.r.Wait(s.t, n)
 	return s.r.Calls()[n-1]
 }
@@ -149,6 +150,37 @@ func TestSealedSecretsCantBeMoved(t *testing.T) {
 	}
 	if shown := s.stored() + s.command("", "list") + s.log.String(); strings.Contains(shown, geheim) || strings.Contains(s.command("", "list"), path) {
 		t.Errorf("it is seen in %s", shown)
+	}
+}
+
+// Somebody writes a destination of another address into the topic, past all
+// checks. The sink does not send him the secret, and nothing is lost.
+func TestSealedSecretsStayWhateverTheTopicSays(t *testing.T) {
+	t.Parallel()
+	s := startSealing(t)
+	evil := pipelinetest.Receiver(t)
+	s.apply(s.hooked("crm", "auth: {type: bearer, token: "+geheim+"}\n"))
+	s.call()
+	var forged pipeline.Record
+	s.read("the definition", func(r *pipeline.Record) bool {
+		forged = pipeline.Record{Topic: r.Topic, Key: r.Key, Value: bytes.ReplaceAll(r.Value, []byte(s.r.URL), []byte(evil.URL))}
+		return string(r.Key) == "Destination/crm"
+	}, s.cfg.Names.Definitions())
+	if err := s.producer.Produce(t.Context(), []pipeline.Record{forged}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the sink has the forged definition", func() bool {
+		return strings.HasPrefix(s.sink.live.Snapshot().Destinations["crm"].Request.URL, evil.URL)
+	})
+	s.produce(tickEvent(t, 2))
+	eventually(t, "/readyz says what is wrong", func() bool {
+		text := fmt.Sprint(s.sink.health.Err())
+		return strings.Contains(text, "destination crm: secret ${sealed:…") &&
+			strings.Contains(text, "in auth.token can't be opened: it was sealed for another scheme, host, port or token_url")
+	})
+	s.ledger(map[string]endings{"crm": {pipeline.Matched: 2, pipeline.Delivered: 1}})
+	if evil.Count() != 0 || s.r.Count() != 1 {
+		t.Errorf("%d calls to another address, %d to the right one", evil.Count(), s.r.Count())
 	}
 }
 

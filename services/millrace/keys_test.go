@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,6 +65,22 @@ func TestKeys(t *testing.T) {
 	}
 	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 1 {
 		t.Errorf("left behind: %v, %v", files, err)
+	}
+}
+
+func TestKeysetThatEverybodyCanRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keyset.json")
+	commandLine(t, "", "keys", "create", path).must(t)
+	for mode, want := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o601: true} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		var log logBuffer
+		(&keysetSettings{KeysetFile: path}).warnIfOpen(slog.New(slog.NewTextHandler(&log, nil)))
+		if got := strings.Contains(log.String(), "everybody on this machine"); got != want {
+			t.Errorf("mode %v: %s", mode, &log)
+		}
 	}
 }
 
