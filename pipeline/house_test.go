@@ -72,6 +72,8 @@ var owners = map[string][]string{
 	"github.com/expr-lang/expr":  {"pipeline/expression"},
 	"github.com/alecthomas/kong": {"services/millrace"},
 	"go.opentelemetry.io/otel":   {"pipeline/telemetry"},
+
+	"github.com/tink-crypto/tink-go": {"pipeline/secret"},
 }
 
 // maxDepth is the longest chain of imports among our packages.

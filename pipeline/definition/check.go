@@ -33,7 +33,7 @@ func (s *Set) Check(base *Snapshot) (*Snapshot, Problems) {
 		if d.rest != nil {
 			found[d.Key] = d.checkRest(after)
 		}
-		for _, p := range d.problems(append(without(found[d.Key], mine), d.checkCertificates(time.Now())...)) {
+		for _, p := range d.problems(slices.Concat(without(found[d.Key], mine), d.checkCertificates(time.Now()), d.checkSealed(after))) {
 			if !reported[p.spot()] { // else its meaning is wrong since its form is
 				problems = append(problems, p)
 			}

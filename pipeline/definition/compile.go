@@ -205,7 +205,7 @@ func (w *Webhook) mappingProperties() []mapping.Property {
 func (w *Webhook) checkSecrets(is *issues) {
 	for i, p := range w.Properties {
 		for key, text := range map[string]string{"value": string(p.Value), "expr": p.Expr} {
-			if strings.Contains(text, "${env:") || strings.Contains(text, "${file:") {
+			if strings.Contains(text, "${env:") || strings.Contains(text, "${file:") || strings.Contains(text, "${sealed:") {
 				is.add(at("properties", strconv.Itoa(i), key), "found a reference to a secret, which only a destination may have: auth: {type: property} puts one into the body")
 			}
 		}

@@ -41,6 +41,7 @@ func compileDestination(d *Destination, presets preset.Set) (*Destination, issue
 	if is.err() != nil {
 		return nil, is
 	}
+	full.placeSecrets()
 	return &full, is
 }
 

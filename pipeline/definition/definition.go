@@ -21,6 +21,9 @@ type Definition struct {
 	// rest is a definition with problems without the parts that have them: the
 	// problems of meaning in what is left are found in the same run.
 	rest json.RawMessage
+	// written are the fields, such as auth.token, whose secrets were written out
+	// and have been sealed.
+	written []string
 }
 
 // Set is what some files define, with all that is wrong with it by itself.

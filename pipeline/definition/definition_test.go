@@ -136,9 +136,14 @@ func TestProblemsShowNoSecrets(t *testing.T) {
 		"auth:\n  type: bearer\n  token: !x geheim", "auth:\n  type: bearer\n  token: geheim: ${env:MILLRACE_SECRET_X}",
 		"auth:\n  type: bearer\n  token: [geheim", "auth:\n  type: bearer\n  token: \"geheim", "auth:\n  type: bearer\n  token: @geheim",
 		"auth: {type: header, name: X-Key, value: geheim}", "auth: {type: header, name: X-Key, value: 17, token: geheim}",
+		"auth: {type: header, name: X-Key, value: geheim, bogus: ${env:X}}", "auth: {type: header, name: X-Key, value: geheim, ${env:X}: 1}",
+		"auth: {type: header, name: X-Key, value: geheim: ${env:MILLRACE_SECRET_X}}", "auth:\n  type: header\n  name: X-Key\n  value: geheim: ${env:MILLRACE_SECRET_X}",
+		"auth:\n  type: header\n  name: X-Key\n  value: [geheim ${env:X}", "auth: {type: property, name: a, value: geheim ${env:X], props[\"a\"]}",
+		"auth: {type: header, name: X-Key, value: MILLRACE_SECRET_geheim}", "auth: {type: bearer, token: \"${env:MILLRACE_SECRET_X}geheim\"}",
+		"auth: {type: bearer, token: \"${sealed:geheim}\"}", "tls: {key: geheim}", "tls: {key: \"geheim${file:a}\"}",
 		"signing: {secret: geheim}", "signing: {secret: whsec_geheim}", "signing:\n  secret: geheim${file:a}", "signing: geheim", "auth: geheim", "auth: [geheim]",
 	} {
-		_, problems := parse("kind: Destination\nname: x\nrequest: {url: https://x.example}\n" + auth + "\n").Check(empty(t))
+		_, problems := definition.NewPlan(empty(t), parse("kind: Destination\nname: x\nrequest: {url: https://x.example}\n"+auth+"\n"), definition.Options{})
 		if err := problems.Err(); err == nil || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%s\ngives %v", auth, err)
 		}

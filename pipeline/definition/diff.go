@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 )
@@ -13,25 +14,35 @@ type Field struct {
 	Path string          `json:"path"`           // such as properties.2.expr
 	From json.RawMessage `json:"from,omitempty"` // nil: it was not there
 	To   json.RawMessage `json:"to,omitempty"`   // nil: it is no longer there
+	// Sealed says that a secret in To was written out and has been sealed: whether
+	// it is another than before can't be told.
+	Sealed bool `json:"sealed,omitempty"`
 }
 
 // String gives "path: from → to".
 func (f Field) String() string {
-	return fmt.Sprintf("%s: %s → %s", f.Path, shown(f.From), shown(f.To))
+	text := fmt.Sprintf("%s: %s → %s", f.Path, shown(f.From), shown(f.To))
+	if f.Sealed {
+		text += " (sealed now, since it is written out)"
+	}
+	return text
 }
 
+var longSeal = regexp.MustCompile(`\$\{sealed:[A-Za-z0-9_-]+([A-Za-z0-9_-]{6})\}`)
+
+// shown is a value for people; of what is sealed the end is enough.
 func shown(v json.RawMessage) string {
 	if v == nil {
 		return "(none)"
 	}
-	return cut(string(v), 200)
+	return cut(longSeal.ReplaceAllString(string(v), "$${sealed:…$1}"), 200)
 }
 
 // diff lists what differs between two revisions of a definition.
 func diff(from, to *Resource) []Field {
 	var fields []Field
 	if from.Owner != to.Owner {
-		fields = append(fields, Field{"owner", appendText(nil, from.Owner), appendText(nil, to.Owner)})
+		fields = append(fields, Field{Path: "owner", From: appendText(nil, from.Owner), To: appendText(nil, to.Owner)})
 	}
 	return compare(fields, "", from.Spec, to.Spec)
 }
@@ -57,7 +68,7 @@ func compare(fields []Field, path string, from, to json.RawMessage) []Field {
 	if isList(from) && isList(to) && json.Unmarshal(from, &fromList) == nil && json.Unmarshal(to, &toList) == nil {
 		return compareLists(fields, path, fromList, toList)
 	}
-	return append(fields, Field{path, from, to})
+	return append(fields, Field{Path: path, From: from, To: to})
 }
 
 func compareLists(fields []Field, path string, from, to []json.RawMessage) []Field {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"maps"
 	"slices"
+
+	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
 // Options say how a set is to be applied.
@@ -14,6 +16,9 @@ type Options struct {
 	Prune  bool   // remove what the owner has in force and the set does not name
 	Force  bool   // take over definitions of other owners
 	Remove []Key  // to be removed besides
+	// Keys seal the secrets that are written out; nil: those that the sinks have
+	// published.
+	Keys *secret.PublicKeys
 }
 
 // Op is what happens to a definition.
@@ -48,11 +53,22 @@ type Plan struct {
 }
 
 // NewPlan checks a set against what is in force and says what applying it would
-// do. There is no plan if Problems.Err is not nil.
+// do. Secrets that are written out are sealed, so that none is in the plan; each
+// time anew, so that nobody can tell whether one has changed. There is no plan if
+// Problems.Err is not nil.
 func NewPlan(base *Snapshot, set *Set, o Options) (*Plan, Problems) {
-	_, problems := set.Check(base)
+	if o.Keys != nil {
+		base = base.copy()
+		base.Keys = o.Keys
+	}
+	after, problems := set.Check(base)
+	if problems.Err() == nil {
+		sealed, more := set.sealed(after)
+		set, problems = sealed, append(problems, more...)
+	}
 	p := &Plan{base: base, set: set, options: o}
 	for _, d := range set.sorted() {
+		problems = append(problems, d.problems(d.checkMoved(base, after))...)
 		problems = append(problems, p.want(d)...)
 	}
 	problems = append(problems, p.remove()...)
@@ -80,6 +96,7 @@ func (p *Plan) want(d *Definition) Problems {
 		return t.problems
 	default:
 		if fields := diff(from, to); len(fields) > 0 {
+			d.markWritten(fields)
 			p.Changes = append(p.Changes, Change{Modify, d.Key, from, to, fields})
 		} else {
 			p.Unchanged++

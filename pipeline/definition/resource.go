@@ -24,7 +24,7 @@ type Resource struct {
 	Author   string          `json:"author,omitempty"`  // who applied it
 	Time     time.Time       `json:"time"`              // when
 	Removed  bool            `json:"removed,omitempty"` // in the history: there is none any more
-	Spec     json.RawMessage `json:"spec,omitempty"`    // canonical; secrets only as references
+	Spec     json.RawMessage `json:"spec,omitempty"`    // canonical; secrets only as references or sealed
 }
 
 // Key identifies the definition.

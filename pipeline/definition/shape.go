@@ -279,11 +279,10 @@ func (t *text) checkTorn(n *node) {
 	t.reportSlip(n.at, t.corrected(n.at.line), "found %q, cut off by a comment, expected the text in quotes", cut(n.text, 60))
 }
 
-const literalSecret = "literal secrets are not supported yet; write ${env:" + secret.EnvPrefix + "…} or ${file:…}"
-
-// secretText accepts text with references to secrets; without any only where a
-// literal is allowed. The text is never shown: it may be a secret.
-func secretText(literal bool) shape {
+// secretText accepts text with references to secrets, or a secret that is written
+// out: it is sealed later. In some fields that is none, and may be empty. The text
+// is never shown.
+func secretText(public bool) shape {
 	return func(t *text, key string, n *node) {
 		if n.kind != textNode {
 			corrected := ""
@@ -297,32 +296,36 @@ func secretText(literal bool) shape {
 		switch {
 		case err != nil:
 			t.report(n.at, "%v", err)
-		case r.Literal() && (!literal || isSecretHeader(key)):
-			t.report(n.at, "%s: %s", key, literalSecret)
+		case !public && strings.TrimSpace(n.text) == "":
+			t.report(n.at, "found nothing under %s, expected a secret", key)
+		case !public && r.Literal() && nearReference.MatchString(n.text):
+			t.report(n.at, "found what looks like the name of a secret under %s, expected ${env:%s…} or ${file:…}", key, secret.EnvPrefix)
 		}
 	}
 }
 
-// signingSecret accepts a reference to a secret to sign with, or what follows
-// whsec_ in one.
+// nearReference is a reference without its ${ and }.
+var nearReference = regexp.MustCompile(`^[$%]?[{(]?((env|file|sealed):|` + secret.EnvPrefix + `)`)
+
+// signingSecret accepts a secret to sign with, or a reference to one, or to what
+// follows whsec_ in one.
 func signingSecret() shape {
 	return func(t *text, key string, n *node) {
 		secretText(false)(t, key, n)
 		r, err := secret.Parse(n.text)
-		if n.kind != textNode || err != nil || r.Literal() {
+		if n.kind != textNode || err != nil || strings.TrimSpace(n.text) == "" {
+			return
+		}
+		if r.Literal() {
+			if _, err := secret.SigningKey(n.text); err != nil {
+				t.report(n.at, "%s: %v", key, err)
+			}
 			return
 		}
 		if rest := strings.TrimPrefix(n.text, secret.SigningPrefix); rest != r.Placeholders()[0] {
 			t.report(n.at, "%s: found more than a reference to a secret, expected it alone or after %s", key, secret.SigningPrefix)
 		}
 	}
-}
-
-// isSecretHeader says whether the name is one whose value is always a secret.
-func isSecretHeader(name string) bool {
-	return slices.ContainsFunc([]string{"Authorization", "Proxy-Authorization", "Cookie"}, func(s string) bool {
-		return strings.EqualFold(s, name)
-	})
 }
 
 // authentication accepts what the type of authentication needs.

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline/condition"
 	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/preset"
+	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
 // Snapshot is all that is in force at one offset of the definitions topic,
@@ -26,6 +27,7 @@ type Snapshot struct {
 	Destinations map[string]*Destination // with the defaults filled in
 	Resources    map[Key]*Resource       // as they were written
 	Starts       map[string]Start        // by event topic
+	Keys         *secret.PublicKeys      // that seal secrets; nil: no sink has published any
 	// Broken has what is in the topic but can't be used by this version, and
 	// why. Such a webhook is not removed: its deliveries wait.
 	Broken map[Key]error
@@ -119,6 +121,10 @@ func (s *Snapshot) read(r *pipeline.Record, changes map[Key]change) {
 		} else {
 			delete(s.Starts, topic) // a filter without a start says so
 		}
+		return
+	}
+	if string(r.Key) == publishedKey {
+		s.Keys = parsePublished(r.Value)
 		return
 	}
 	k, err := ParseKey(string(r.Key))

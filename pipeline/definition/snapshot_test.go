@@ -212,7 +212,7 @@ func TestOneChangeCompilesOneWebhook(t *testing.T) {
 func TestExportReadsBack(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{order + one + two + hook, read(t, "testdata/heap.yaml"), awkward} {
-		base := inForce(t, text, "a")
+		base := apply(t, empty(t), parse(text), definition.Options{Owner: "a", Keys: newKeys(t).Public()})
 		var b bytes.Buffer
 		if err := definition.Export(&b, base); err != nil {
 			t.Fatal(err)
@@ -237,6 +237,12 @@ request:
   url: https://x.example/{{ props["a"] }}?k=${env:MILLRACE_SECRET_K}
   headers: {X-Key: "a ${file:k/x} b"}
 auth: {type: basic, username: me, password: "${file:p}"}
+---
+kind: Destination
+name: sealed
+request: {url: "https://x.example", headers: {Authorization: Bearer abc, X-Api-Key: "a # b"}}
+auth: {type: property, name: key, value: " 017 "}
+signing: {secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}
 ---
 kind: Destination
 name: keyed

@@ -144,7 +144,7 @@ func (s *Snapshot) at(current map[string]pipeline.Record, next int64) *Snapshot 
 func (s *Snapshot) has(key string, r *pipeline.Record) bool {
 	k, err := ParseKey(key)
 	if err != nil {
-		return !strings.HasPrefix(key, startPrefix)
+		return !strings.HasPrefix(key, startPrefix) && key != publishedKey
 	}
 	have := s.Resources[k]
 	if have == nil {

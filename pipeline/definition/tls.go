@@ -9,7 +9,7 @@ import (
 )
 
 // TLS says what a destination wants of its connections beside the usual. CA and
-// Cert are PEM, written out or as references; Key is a reference.
+// Cert are PEM, written out or as references; so is Key, which is sealed.
 type TLS struct {
 	CA           Secret `json:"ca,omitzero"`            // whom to trust, instead of the system's authorities
 	Cert         Secret `json:"cert,omitzero"`          // the client's certificate, with its full chain
@@ -47,7 +47,7 @@ func (d *Destination) checkTLS(is *issues) {
 	case t.Cert.IsZero() && t.PartialChain:
 		is.add(at("tls", "partial_chain"), "found partial_chain without a cert")
 	}
-	if !t.Key.bare() {
+	if !t.Key.bare() && !t.Key.Literal() {
 		is.add(at("tls", "key"), "found text around a reference, expected the reference alone, with all of the key behind it")
 	}
 }
@@ -84,7 +84,7 @@ func (d *Definition) checkCertificates(now time.Time) issues {
 	}
 	var is issues
 	t := dest.TLS
-	for _, p := range (httpsend.TLS{CA: t.CA.Reference, Cert: t.Cert.Reference, PartialChain: t.PartialChain}).Check(now) {
+	for _, p := range (httpsend.TLS{CA: t.CA.Reference, Cert: t.Cert.Reference, Key: t.Key.Reference, PartialChain: t.PartialChain}).Check(now) {
 		is.add(at("tls", p.Field), "%v", p.Err)
 	}
 	return is

@@ -219,12 +219,12 @@ type Destination struct {
 // Request says what a call looks like.
 type Request struct {
 	Method  string            `json:"method,omitempty"` // GET, POST, PUT, PATCH
-	URL     string            `json:"url,omitempty"`    // with {{ expression }}, ${env:NAME} and ${file:PATH}
+	URL     string            `json:"url,omitempty"`    // with {{ expression }}, ${env:NAME}, ${file:PATH} and ${sealed:TEXT}
 	Headers map[string]Secret `json:"headers,omitempty"`
 }
 
 // Auth says how a call is authenticated. Which fields there are follows from the
-// type. What is a Secret holds references to secrets, never secrets.
+// type. What is a Secret holds references to secrets; in force, never secrets.
 type Auth struct {
 	Type     string `json:"type,omitempty"`
 	Token    Secret `json:"token,omitzero"`
@@ -242,7 +242,7 @@ type Auth struct {
 	RefreshToken Secret   `json:"refresh_token,omitzero"`
 }
 
-// Signing holds references to the secrets that calls are signed with.
+// Signing holds the secrets that calls are signed with.
 type Signing struct {
 	Secret         Secret `json:"secret,omitzero"` // empty: calls are not signed
 	PreviousSecret Secret `json:"previous_secret,omitzero"`
@@ -276,7 +276,9 @@ type Breaker struct {
 	Open     Duration `json:"open,omitempty"`
 }
 
-// Secret is a text with references to secrets, ${env:NAME} and ${file:PATH}.
+// Secret is a text with references to secrets, ${env:NAME}, ${file:PATH} and
+// ${sealed:TEXT}. In a set that was read from files it may also be a secret that
+// is written out: NewPlan seals it.
 type Secret struct{ secret.Reference }
 
 // IsZero says whether the text is empty.

@@ -249,7 +249,7 @@ func (t *text) corrected(line int) string {
 }
 
 var (
-	secretForm    = regexp.MustCompile(`(?i)(?:password|token|secret|authorization|cookie)["']?:\s*((?:\$\{[^}]*\}|[^,}])*)`)
+	secretForm    = regexp.MustCompile(`(?i)(?:password|token|secret|authorization|cookie|key|value)["']?:\s*((?:\$\{[^}]*\}|[^,}])*)`)
 	referenceForm = regexp.MustCompile(`^(?:(?i:bearer|basic) )?\$\{[^}]*\}$`)
 )
 

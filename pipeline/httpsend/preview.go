@@ -82,6 +82,9 @@ func (s *Sender) showURL(call *Call) string {
 	if s.dynamic {
 		text = call.URL
 	}
+	if ref, err := secret.Parse(text); err == nil {
+		text = ref.Short()
+	}
 	switch {
 	case len(call.Query) == 0:
 		return text
@@ -94,23 +97,21 @@ func (s *Sender) showURL(call *Call) string {
 // telling are parts of the names of headers whose values are secrets.
 var telling = []string{"authorization", "cookie", "key", "password", "secret", "token"}
 
+// SecretHeader says whether the name of a header says that its value is a
+// secret.
+func SecretHeader(name string) bool {
+	name = strings.ToLower(name)
+	return name != headerIdempotencyKey &&
+		slices.ContainsFunc(telling, func(part string) bool { return strings.Contains(name, part) })
+}
+
 // showHeader shows a value with its secrets by name. A literal is shown unless
 // the header is one for secrets.
 func showHeader(name string, v secret.Reference) string {
-	name = strings.ToLower(name)
-	secretive := slices.ContainsFunc(telling, func(part string) bool { return strings.Contains(name, part) })
-	if secretive && name != headerIdempotencyKey {
-		return showSecret(v)
+	if SecretHeader(name) {
+		return v.Masked()
 	}
-	return v.String()
-}
-
-// showSecret shows a text that is meant to be a secret by the names in it.
-func showSecret(v secret.Reference) string {
-	if v.Literal() {
-		return secret.Mask
-	}
-	return v.String()
+	return v.Short()
 }
 
 // showAuth shows the headers that authentication sets.
@@ -119,17 +120,17 @@ func showAuth(auth Auth) []Header {
 	case nil, InProperty:
 		return nil
 	case Bearer:
-		return []Header{{authorization, "Bearer " + showSecret(a.Token)}}
+		return []Header{{authorization, "Bearer " + a.Token.Masked()}}
 	case Basic:
-		return []Header{{authorization, "Basic base64(" + a.Username.String() + ":" + showSecret(a.Password) + ")"}}
+		return []Header{{authorization, "Basic base64(" + a.Username.Short() + ":" + a.Password.Masked() + ")"}}
 	case InHeader:
-		return []Header{{a.Name, showSecret(a.Value)}}
+		return []Header{{a.Name, a.Value.Masked()}}
 	case OAuth2:
 		with := a.ClientSecret
 		if a.RefreshToken.String() != "" {
 			with = a.RefreshToken
 		}
-		return []Header{{authorization, "Bearer token(" + a.TokenURL + ", " + showSecret(with) + ")"}}
+		return []Header{{authorization, "Bearer token(" + a.TokenURL + ", " + with.Masked() + ")"}}
 	}
 	if name := auth.header(); name != "" {
 		return []Header{{name, secret.Mask}}
@@ -139,7 +140,7 @@ func showAuth(auth Auth) []Header {
 
 // shown is the property with the name of its secret.
 func (i InProperty) shown() *property {
-	text := showSecret(i.Value)
+	text := i.Value.Masked()
 	p := newProperty(i.Name, text)
 	p.pair = []byte(url.QueryEscape(i.Name) + "=" + text)
 	return p
@@ -148,7 +149,7 @@ func (i InProperty) shown() *property {
 func showSigning(s Signing) []Header {
 	var keys []string
 	for _, ref := range s.references() {
-		keys = append(keys, "v1,hmac("+showSecret(ref)+")")
+		keys = append(keys, "v1,hmac("+ref.Masked()+")")
 	}
 	if len(keys) == 0 {
 		return nil

@@ -162,9 +162,9 @@ func (s *Sender) checkNames(text string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range ref.Placeholders() {
+	for i, name := range ref.Placeholders() {
 		if !slices.Contains(s.urlSecrets, name) {
-			return fmt.Errorf("%s is not in the destination's URL", name)
+			return fmt.Errorf("%s is not in the destination's URL", ref.Names()[i])
 		}
 	}
 	return nil

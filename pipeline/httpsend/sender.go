@@ -25,6 +25,7 @@ type Sender struct {
 	urlSecrets  []string         // placeholders of the whole URL
 	headers     []header
 	typed       bool // Content-Type is among them
+	place       secret.Place
 	auth        Auth
 	signing     Signing
 	tls         TLS
@@ -116,7 +117,12 @@ func (s *Sender) prepare(now time.Time) *prepared {
 	b.secured = b.secure(s, now)
 	for _, h := range s.headers {
 		for _, v := range h.values {
-			b.add(h.name, b.resolve(v))
+			text := b.resolve(v)
+			b.add(h.name, text)
+			if SecretHeader(h.name) { // also what was written out, as `millrace test -f` may have it
+				_, credentials, _ := strings.Cut(text, " ")
+				b.secrets = append(b.secrets, secret.New(text), secret.New(credentials))
+			}
 		}
 	}
 	if s.auth != nil {
@@ -198,7 +204,7 @@ func (b *builder) url(first secret.Reference, names []string) (*strings.Replacer
 			b.errs = append(b.errs, err)
 			continue
 		}
-		pairs = append(pairs, name, b.resolve(ref))
+		pairs = append(pairs, name, b.resolve(ref.In(b.sender.in("request.url"))))
 	}
 	if len(b.errs) > before {
 		return nil, nil

@@ -39,7 +39,7 @@ func (b *builder) sign(s Signing) (keys [][]byte) {
 		}
 		key, err := secret.SigningKey(text)
 		if err != nil {
-			b.errs = append(b.errs, fmt.Errorf("signing with %s: %w", strings.Join(ref.Placeholders(), ", "), err))
+			b.errs = append(b.errs, fmt.Errorf("signing with %s: %w", strings.Join(ref.Names(), ", "), err))
 			continue
 		}
 		b.secrets = append(b.secrets, secret.New(strings.TrimRight(strings.TrimPrefix(text, secret.SigningPrefix), "=")))

@@ -20,8 +20,11 @@ type Target struct {
 	// URL may hold references to secrets, which are put in as they are, and
 	// {{ }} expressions, not in scheme, host or port; with the latter, each Call
 	// brings its own URL.
-	URL            string
-	Headers        []Header // values may hold references to secrets; a name may repeat
+	URL     string
+	Headers []Header // values may hold references to secrets; a name may repeat
+	// Place is what sealed secrets in URL and Headers were sealed for, apart from
+	// the field: that is request.url, or request.headers. and the name.
+	Place          secret.Place
 	Auth           Auth
 	TLS            TLS // beside the usual; only for https
 	Signing        Signing
@@ -80,6 +83,7 @@ func (c *Client) Target(t Target) (*Sender, error) {
 	s := &Sender{
 		client:      c,
 		method:      cmp.Or(t.Method, http.MethodPost),
+		place:       t.Place,
 		auth:        t.Auth,
 		signing:     t.Signing,
 		tls:         t.TLS,
@@ -188,6 +192,7 @@ func (s *Sender) addHeader(h Header) error {
 	if err != nil {
 		return err
 	}
+	value = value.In(s.in("request.headers." + h.Name))
 	if !validHeaderValue(h.Value) {
 		return errors.New("its value holds control characters")
 	}
@@ -212,6 +217,13 @@ func headerName(text string) (string, error) {
 		name = strings.ToLower(name)
 	}
 	return name, nil
+}
+
+// in is the place of a text of the target.
+func (s *Sender) in(field string) secret.Place {
+	p := s.place
+	p.Field = field
+	return p
 }
 
 func (s *Sender) has(name string) bool { return s.indexHeader(name) >= 0 }

@@ -41,8 +41,8 @@ func (e *TLSError) Error() string { return "tls." + e.Field + ": " + e.Err.Error
 // Unwrap returns the cause.
 func (e *TLSError) Unwrap() error { return e.Err }
 
-// Check says what is wrong with the certificates that are written out. What is
-// behind references is checked when they are looked up.
+// Check says what is wrong with what is written out. What is behind references is
+// checked when they are looked up.
 func (t TLS) Check(now time.Time) []*TLSError {
 	var problems []*TLSError
 	m := material{partial: t.PartialChain, system: systemIssued}
@@ -54,6 +54,9 @@ func (t TLS) Check(now time.Time) []*TLSError {
 	}
 	if written(t.Cert) {
 		problems = append(problems, m.setChain(t.Cert.String(), now)...)
+	}
+	if written(t.Key) {
+		problems = append(problems, m.setKey(t.Key.String())...)
 	}
 	return problems
 }
@@ -124,7 +127,7 @@ func (m *material) setChain(text string, now time.Time) []*TLSError {
 
 func (m *material) setKey(text string) []*TLSError {
 	key, err := parseKey(text)
-	if err == nil {
+	if err == nil && len(m.chain) > 0 { // else it is not known, or has problems of its own
 		err = checkKey(key, m.chain)
 	}
 	m.key = key
@@ -280,7 +283,7 @@ func (t TLS) located(p *TLSError) error {
 	if ref.Literal() {
 		return p
 	}
-	return &TLSError{p.Field, fmt.Errorf("%s: %w", strings.Join(ref.Placeholders(), ", "), p.Err)}
+	return &TLSError{p.Field, fmt.Errorf("%s: %w", strings.Join(ref.Names(), ", "), p.Err)}
 }
 
 // handshake secures a connection. A server may ask for a certificate and, with

@@ -164,7 +164,7 @@ func (c *urlCompiler) secret(i int) hole {
 	case !closed:
 		c.report(i, "${ is not closed by }")
 		return hole{}
-	case kind != "env" && kind != "file", key == "", strings.ContainsFunc(key, notSecret):
+	case kind != "env" && kind != "file" && kind != "sealed", key == "", strings.ContainsFunc(key, notSecret):
 		c.report(i, "a secret is written ${env:NAME} or ${file:PATH}")
 	}
 	return hole{start: i, end: end, secret: true}

@@ -21,6 +21,7 @@ func TestParse(t *testing.T) {
 		{"Bearer ${env:MILLRACE_SECRET_a1}", []string{"${env:MILLRACE_SECRET_a1}"}},
 		{"${file:heap/token}${env:MILLRACE_SECRET_B}!", []string{"${file:heap/token}", "${env:MILLRACE_SECRET_B}"}},
 		{"${file:..data/token}", []string{"${file:..data/token}"}},
+		{"Bearer ${sealed:AQ-_09}", []string{"${sealed:AQ-_09}"}},
 	} {
 		r, err := secret.Parse(c.text)
 		if err != nil {
@@ -36,7 +37,7 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"pass${word}":                   "at byte 5: expected ${env:MILLRACE_SECRET_…} or ${file:…}",
+		"pass${word}":                   "at byte 5: expected ${env:MILLRACE_SECRET_…}, ${file:…} or ${sealed:…}",
 		"${env:MILLRACE_SECRET_A":       "found no closing }",
 		"${}":                           "expected ${env:",
 		"${env}":                        "expected ${env:",
@@ -52,6 +53,10 @@ func TestParseRefuses(t *testing.T) {
 		"${file:a/../token}":            "relative to the directory of secrets",
 		"${file:a/..}":                  "relative to the directory of secrets",
 		"${file:a\nb}":                  "relative to the directory of secrets",
+		"${sealed:}":                    "expected what was sealed between ${sealed: and }",
+		"${sealed:a+b}":                 "expected what was sealed between ${sealed: and }",
+		"${sealed:a b}":                 "expected what was sealed between ${sealed: and }",
+		"${sealed:${sealed:a}}":         "expected what was sealed between ${sealed: and }",
 		"ok ${file:a} bad ${file:/abs}": "at byte 18",
 	} {
 		_, err := secret.Parse(text)
@@ -64,7 +69,7 @@ func TestParseRefuses(t *testing.T) {
 // What stands around a placeholder may be a secret that somebody typed in.
 func TestParseErrorsDoNotQuoteTheText(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{planted + "${", planted + "${x}", "${" + planted, "${" + planted + "}", "${a:" + planted + "}"} {
+	for _, text := range []string{planted + "${", planted + "${x}", "${" + planted, "${" + planted + "}", "${a:" + planted + "}", "${sealed:" + planted + "+}"} {
 		_, err := secret.Parse(text)
 		if err == nil || strings.Contains(err.Error(), planted) {
 			t.Errorf("Parse(%q): %v", text, err)
@@ -73,7 +78,7 @@ func TestParseErrorsDoNotQuoteTheText(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"", "${", "${env:MILLRACE_SECRET_A}", "${file:a/b}x${file:c}", "a}${b", "${file:a\x00}"} {
+	for _, s := range []string{"", "${", "${env:MILLRACE_SECRET_A}", "${file:a/b}x${file:c}", "a}${b", "${file:a\x00}", "${sealed:AQ}x${sealed:-_}"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

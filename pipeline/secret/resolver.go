@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,8 @@ type Resolver struct {
 	Dir string
 	// Env looks up ${env:NAME}; nil is os.LookupEnv.
 	Env func(name string) (string, bool)
+	// Keys open ${sealed:TEXT}; where it is nil, all that is sealed is missing.
+	Keys *Keyring
 
 	mu    sync.Mutex
 	files map[string]contents
@@ -36,13 +39,17 @@ type contents struct {
 }
 
 // MissingError says that a secret can't be had: it is not there, is empty, too
-// large or can't be read. It never holds a value.
+// large or can't be read or opened. It never holds a value.
 type MissingError struct {
-	Placeholder string // such as ${env:MILLRACE_SECRET_HEAP}
+	Placeholder string // such as ${env:MILLRACE_SECRET_HEAP}; what is sealed is cut short
+	Field       string // where a sealed secret stands, such as auth.token; otherwise empty
 	Err         error  // why
 }
 
 func (e *MissingError) Error() string {
+	if e.Field != "" {
+		return fmt.Sprintf("secret %s in %s can't be opened: %v", e.Placeholder, e.Field, e.Err)
+	}
 	return fmt.Sprintf("secret %s is missing: %v", e.Placeholder, e.Err)
 }
 
@@ -59,10 +66,12 @@ func (r *Resolver) Resolve(ref Reference) (Value, error) {
 		errs    []error
 	)
 	for _, p := range ref.parts {
-		s, err := r.lookup(p)
+		s, err := r.lookup(p, ref.place)
 		switch {
+		case err != nil && p.source == sealed:
+			errs = append(errs, &MissingError{p.name(), cmp.Or(ref.place.Field, "an unknown place"), err})
 		case err != nil:
-			errs = append(errs, &MissingError{p.String(), err})
+			errs = append(errs, &MissingError{Placeholder: p.String(), Err: err})
 		case p.source != literal:
 			secrets = append(secrets, s)
 		}
@@ -74,12 +83,14 @@ func (r *Resolver) Resolve(ref Reference) (Value, error) {
 	return newValue(text.String(), secrets), nil
 }
 
-func (r *Resolver) lookup(p part) (string, error) {
+func (r *Resolver) lookup(p part, at Place) (string, error) {
 	switch p.source {
 	case env:
 		return r.env(p.text)
 	case file:
 		return r.file(p.text)
+	case sealed:
+		return unseal(r.Keys, p.text, at)
 	}
 	return p.text, nil
 }

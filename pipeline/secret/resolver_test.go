@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
-func parse(t *testing.T, text string) secret.Reference {
+func parse(t testing.TB, text string) secret.Reference {
 	t.Helper()
 	r, err := secret.Parse(text)
 	if err != nil {

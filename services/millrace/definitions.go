@@ -20,6 +20,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/preset"
+	"github.com/millrace-io/millrace/pipeline/secret"
 	"github.com/millrace-io/millrace/pipeline/stream"
 )
 
@@ -161,6 +162,7 @@ func printProblems(w io.Writer, problems definition.Problems) {
 
 type applyCmd struct {
 	kafkaSettings
+	publicKeySettings
 	Paths  []string `arg:"" help:"Files or directories; - for standard input." placeholder:"PATH"`
 	Owner  string   `help:"Name of this set of definitions; --prune removes only what has the same." default:"files"`
 	Prune  bool     `help:"Remove definitions of this owner that the files do not have."`
@@ -172,7 +174,8 @@ type applyCmd struct {
 // Help is shown by --help.
 func (applyCmd) Help() string {
 	return "Shows the plan (+ new, ~ changed, - removed), then writes it: all of it or nothing. Of two that change\n" +
-		"the same at once, one is told (exit code 3) and has written nothing.\n\n" +
+		"the same at once, one is told (exit code 3) and has written nothing. Secrets that are written out are sealed, so\n" +
+		"that the sinks alone can open them; at each apply anew, unless the file has what export then prints.\n\n" +
 		"Examples:\n  millrace apply definitions/ --dry-run\n  millrace apply definitions/ --owner crm --prune"
 }
 
@@ -190,8 +193,12 @@ func (c *applyCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	if err != nil {
 		return err
 	}
+	keys, err := c.keys()
+	if err != nil {
+		return err
+	}
 	plan, problems := definition.NewPlan(base, definition.Parse(files...), definition.Options{
-		Owner: c.Owner, Author: author(), Prune: c.Prune, Force: c.Force,
+		Owner: c.Owner, Author: author(), Prune: c.Prune, Force: c.Force, Keys: keys,
 	})
 	printProblems(std.err, problems)
 	if problems.Err() != nil {
@@ -264,7 +271,7 @@ type exportCmd struct {
 
 // Help is shown by --help.
 func (exportCmd) Help() string {
-	return "What it prints can be applied again. Secrets appear only as the references they are.\n\n" +
+	return "What it prints can be applied again. Secrets appear only as references, or sealed.\n\n" +
 		"Example:\n  millrace export > definitions.yaml"
 }
 
@@ -319,6 +326,14 @@ func (c *listCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	return w.Flush()
 }
 
+// shortURL cuts short what is sealed in a URL.
+func shortURL(text string) string {
+	if ref, err := secret.Parse(text); err == nil {
+		return ref.Short()
+	}
+	return text
+}
+
 // listRow is one line of `millrace list`.
 type listRow struct {
 	Kind     definition.Kind `json:"kind"`
@@ -347,7 +362,7 @@ func listRows(s *definition.Snapshot, kind string) []listRow {
 			row.About = strings.Join(w.Webhook.Event, ", ") + " -> " + w.Webhook.Destination
 		case k.Kind == definition.KindDestination:
 			row.Status = string(d.Status)
-			row.About = fmt.Sprintf("%s %s (lane %s)", d.Request.Method, d.Request.URL, d.Lane)
+			row.About = fmt.Sprintf("%s %s (lane %s)", d.Request.Method, shortURL(d.Request.URL), d.Lane)
 		}
 		rows = append(rows, row)
 	}

@@ -47,6 +47,7 @@ type options struct {
 	pattern    bool                  // events are read from all topics that begin as ours do
 	registry   registrySettings
 	secrets    string // directory of secrets
+	keyset     string // file with the sinks' keyset
 	traces     traceSettings
 	proxy      egressProxySettings // what calls go through
 	idle       bool                // no role is started; see run
@@ -159,7 +160,9 @@ func (m *millrace) run(roles ...string) process {
 }
 
 func (m *millrace) add(s *service, roles []string) error {
-	up := upCmd{Registry: m.opts.registry, sinkSettings: sinkSettings{SecretsDir: m.opts.secrets, egressProxySettings: m.opts.proxy}}
+	up := upCmd{Registry: m.opts.registry, sinkSettings: sinkSettings{
+		SecretsDir: m.opts.secrets, keysetSettings: keysetSettings{KeysetFile: m.opts.keyset}, egressProxySettings: m.opts.proxy,
+	}}
 	if m.opts.pattern {
 		up.Topics = []string{stream.EventsRegex + regexp.QuoteMeta(string(m.cfg.Names)) + ".*"}
 	}

@@ -45,6 +45,8 @@ type cli struct {
 	Apply  applyCmd  `cmd:"" group:"define" help:"Put definitions in force, after showing what that changes."`
 	Export exportCmd `cmd:"" group:"define" help:"Print the definitions in force as YAML."`
 	List   listCmd   `cmd:"" group:"define" help:"List the definitions in force."`
+	Seal   sealCmd   `cmd:"" group:"define" help:"Seal a secret for a field of a destination."`
+	Keys   keysCmd   `cmd:"" group:"define" help:"Make and rotate the keyset that opens sealed secrets."`
 
 	Test    testCmd    `cmd:"" group:"look" help:"Show what a webhook makes of an event, and why; with --send, make the call."`
 	Explain explainCmd `cmd:"" group:"look" help:"Say why a webhook fired for an event or did not, and what became of it."`

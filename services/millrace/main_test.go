@@ -203,9 +203,10 @@ func TestExamplesInHelp(t *testing.T) {
 	t.Parallel()
 	word := regexp.MustCompile(`'[^']*'|[^\s'=]+='[^']*'|\S+`)
 	for _, command := range []string{
-		"up", "broker", "init", "filter", "transform", "sink", "check", "apply", "export", "list", "test", "explain", "send", "tail", "receive",
+		"up", "broker", "init", "filter", "transform", "sink", "check", "apply", "export", "list", "seal",
+		"keys create", "keys rotate", "keys public", "keys publish", "test", "explain", "send", "tail", "receive",
 	} {
-		r := commandLine(t, "", command, "--help").must(t)
+		r := commandLine(t, "", append(strings.Fields(command), "--help")...).must(t)
 		examples := 0
 		for line := range strings.Lines(r.out) {
 			_, line, ok := strings.Cut(line, "    millrace ")
@@ -215,6 +216,7 @@ func TestExamplesInHelp(t *testing.T) {
 			examples++
 			line, _, _ = strings.Cut(line, " | ")
 			line, _, _ = strings.Cut(line, " > ")
+			line, _, _ = strings.Cut(line, " < ")
 			var args []string
 			for _, w := range word.FindAllString(line, -1) {
 				args = append(args, strings.ReplaceAll(w, "'", ""))
@@ -265,7 +267,7 @@ func TestUsageErrors(t *testing.T) {
 func TestNoKafka(t *testing.T) {
 	t.Parallel()
 	addr := freeAddr(t)
-	for _, command := range []string{"init", "list", "export", "send --type x", "tail events", "up"} {
+	for _, command := range []string{"init", "list", "export", "seal crm auth.token", "send --type x", "tail events", "up"} {
 		args := append(strings.Fields(command), "--brokers", addr)
 		commandLine(t, "", args...).fails(t, exitFailed, "no Kafka at "+addr)
 	}

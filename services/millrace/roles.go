@@ -46,17 +46,18 @@ type registrySettings struct {
 type sinkSettings struct {
 	EgressAllow []string `help:"Private addresses that may be called: CIDRs, addresses, host names." placeholder:"CIDR|HOST"`
 	egressProxySettings
+	keysetSettings
 	SecretsDir string `help:"Directory below which $${file:PATH} is looked up." placeholder:"DIR" type:"path"`
 }
 
-// client is what makes every call, of a sink and of `millrace test`. onFetch is
-// told of access tokens; it may be nil.
-func (s *sinkSettings) client(onFetch func(result string)) (*httpsend.Client, error) {
+// client is what makes every call, of a sink and of `millrace test`. What the ring
+// does not open is missing; onFetch is told of access tokens. Both may be nil.
+func (s *sinkSettings) client(ring *secret.Keyring, onFetch func(result string)) (*httpsend.Client, error) {
 	// net/http quotes there what a destination sends behind its response, which
 	// may be a secret that it was sent. We log by slog alone.
 	stdlog.SetOutput(io.Discard)
 	client, err := httpsend.New(httpsend.Options{
-		Secrets: &secret.Resolver{Dir: s.SecretsDir}, Allow: s.EgressAllow,
+		Secrets: &secret.Resolver{Dir: s.SecretsDir, Keys: ring}, Allow: s.EgressAllow,
 		Proxy: s.proxy(), UserAgent: "Millrace/" + version, OnFetch: onFetch,
 	})
 	if err != nil {
@@ -250,7 +251,11 @@ func (s *service) transform() error {
 }
 
 func (s *service) sink(settings *sinkSettings, lanes []string) error {
-	client, err := settings.client(func(result string) { s.Metrics.TokenFetches.Add(1, result) })
+	ring, err := settings.keyring()
+	if err != nil {
+		return err
+	}
+	client, err := settings.client(ring, func(result string) { s.Metrics.TokenFetches.Add(1, result) })
 	if err != nil {
 		return err
 	}
@@ -260,6 +265,10 @@ func (s *service) sink(settings *sinkSettings, lanes []string) error {
 		Ready: s.health.SetReady,
 	}
 	s.group.Go(func() error { return sink.Run(s.ctx, cfg) })
+	if ring != nil {
+		settings.warnIfOpen(s.log)
+		s.group.Go(func() error { return s.offerKeys(ring) })
+	}
 	return nil
 }
 

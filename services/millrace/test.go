@@ -58,7 +58,11 @@ func (c *testCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	if err != nil {
 		return err
 	}
-	client, err := c.client(nil)
+	ring, err := c.keyring()
+	if err != nil {
+		return err
+	}
+	client, err := c.client(ring, nil)
 	if err != nil {
 		return err
 	}

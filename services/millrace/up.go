@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -42,7 +43,21 @@ func (c *upCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	if err != nil {
 		return err
 	}
-	return keep(ctx, b, func(ctx context.Context) error { return c.run(ctx, b.Addrs(), l, std) })
+	return keep(ctx, b, func(ctx context.Context) error {
+		if err := c.ownKeyset(); err != nil {
+			return err
+		}
+		return c.run(ctx, b.Addrs(), l, std)
+	})
+}
+
+// ownKeyset has a keyset beside the embedded broker's data, unless one is given.
+func (c *upCmd) ownKeyset() error {
+	ring, err := c.keyring()
+	if err == nil && ring == nil {
+		c.own, err = keysetOf(c.Data)
+	}
+	return err
 }
 
 func (c *upCmd) run(ctx context.Context, brokers []string, l *logSettings, std streams) error {
@@ -78,6 +93,9 @@ func (c *upCmd) prepare(ctx context.Context, cfg stream.Config, std streams) err
 	if len(c.Definitions) == 0 {
 		return nil
 	}
+	if err := c.publishOwn(ctx, cfg); err != nil {
+		return err
+	}
 	files, err := readFiles(c.Definitions, std.in)
 	if err != nil {
 		return err
@@ -98,6 +116,24 @@ func (c *upCmd) prepare(ctx context.Context, cfg stream.Config, std streams) err
 		return err
 	}
 	_, err = write(ctx, cfg, plan)
+	return err
+}
+
+// publishOwn publishes the keys before the sink does: the first definitions may
+// need them.
+func (c *upCmd) publishOwn(ctx context.Context, cfg stream.Config) error {
+	ring, err := c.keyring()
+	if err != nil || ring == nil {
+		return err
+	}
+	keys, err := ring.Keys()
+	if err != nil {
+		return err
+	}
+	err = publishKeys(ctx, cfg, keys, false)
+	if _, other := errors.AsType[*definition.OtherKeysError](err); other {
+		return nil // which the sink tells
+	}
 	return err
 }
 

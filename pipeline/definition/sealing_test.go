@@ -1,0 +1,295 @@
+package definition_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/definition"
+	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+	"github.com/millrace-io/millrace/pipeline/secret"
+)
+
+func newKeys(t testing.TB) *secret.Keys {
+	t.Helper()
+	k, err := secret.NewKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// destination is one of the given name and further lines.
+func destination(name, lines string) string {
+	return "kind: Destination\nname: " + name + "\nrequest:\n  url: https://crm.example/in\n" + lines
+}
+
+const signingSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+// TestPlansSealSecrets writes secrets out wherever they may be.
+func TestPlansSealSecrets(t *testing.T) {
+	t.Parallel()
+	leaf := pipelinetest.Authority(t, "root").Leaf(t, "client")
+	block := func(text string) string {
+		return "|\n    " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ") + "\n"
+	}
+	for name, c := range map[string]struct{ lines, field, opens string }{
+		"bearer":   {"auth: {type: bearer, token: geheim}\n", "auth.token", "geheim"},
+		"mixed":    {"auth: {type: bearer, token: \"geheim${env:MILLRACE_SECRET_A}\"}\n", "auth.token", "geheimfrom-env"},
+		"basic":    {"auth: {type: basic, username: me, password: geheim}\n", "auth.password", "geheim"},
+		"header":   {"auth: {type: header, name: X-Key, value: geheim}\n", "auth.value", "geheim"},
+		"property": {"auth: {type: property, name: a, value: geheim}\n", "auth.value", "geheim"},
+		"client":   {"auth: {type: oauth2, grant: client_credentials, token_url: https://id.example/t, client_id: me, client_secret: geheim}\n", "auth.client_secret", "geheim"},
+		"refresh":  {"auth: {type: oauth2, grant: refresh_token, token_url: https://id.example/t, client_id: me, refresh_token: geheim}\n", "auth.refresh_token", "geheim"},
+		"headers":  {"  headers: {Authorization: Bearer geheim, X-Team: crm}\n", "request.headers.Authorization", "Bearer geheim"},
+		"key":      {"  headers: {x-api-key: geheim}\n", "request.headers.x-api-key", "geheim"},
+		"signing":  {"signing: {secret: " + signingSecret + "}\n", "signing.secret", signingSecret},
+		"previous": {"signing: {secret: \"${file:a}\", previous_secret: " + signingSecret + "}\n", "signing.previous_secret", signingSecret},
+		"tls":      {"tls:\n  cert: " + block(leaf.Chain()) + "  partial_chain: true\n  key: " + block(leaf.KeyPEM), "tls.key", strings.TrimSpace(leaf.KeyPEM) + "\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checkSealing(t, destination("crm", c.lines), c.field, c.opens)
+		})
+	}
+}
+
+func checkSealing(t *testing.T, text, field, opens string) {
+	keys := newKeys(t)
+	o := definition.Options{Owner: "a", Keys: keys.Public()}
+	base := apply(t, empty(t), parse(text), o)
+	again, problems := definition.NewPlan(base, parse(text), o)
+	if err := problems.Err(); err != nil || len(again.Changes) != 1 {
+		t.Fatalf("applied again: %v, %+v", err, again)
+	}
+	for _, f := range again.Changes[0].Fields {
+		if !f.Sealed || f.Path != field || len(f.String()) > 250 || !strings.Contains(f.String(), "sealed now, since it is written out") {
+			t.Errorf("the change is %s", f)
+		}
+	}
+	var b bytes.Buffer
+	if err := errors.Join(again.Print(&b), json.NewEncoder(&b).Encode(again), definition.Export(&b, base)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(&b, "%+v %#v", again.Changes[0].To, base.Destinations["crm"])
+	records, _ := written(t, again, 7)
+	for _, r := range records {
+		b.Write(r.Value)
+	}
+	for _, plain := range []string{"geheim", signingSecret[6:], "PRIVATE KEY"} {
+		if strings.Contains(b.String(), plain) {
+			t.Errorf("%s is seen in %s", plain, b.String())
+		}
+	}
+	r := &secret.Resolver{
+		Keys: &secret.Keyring{Load: keys.Reveal},
+		Env:  func(string) (string, bool) { return "from-env", true },
+	}
+	v, err := r.Resolve(fieldOf(base.Destinations["crm"], field))
+	if err != nil || v.Reveal() != opens {
+		t.Errorf("%s opens as %q, %v", field, v.Reveal(), err)
+	}
+}
+
+func fieldOf(d *definition.Destination, field string) secret.Reference {
+	if name, ok := strings.CutPrefix(field, "request.headers."); ok {
+		return d.Request.Headers[name].Reference
+	}
+	return map[string]secret.Reference{
+		"auth.token": d.Auth.Token.Reference, "auth.password": d.Auth.Password.Reference, "auth.value": d.Auth.Value.Reference,
+		"auth.client_secret": d.Auth.ClientSecret.Reference, "auth.refresh_token": d.Auth.RefreshToken.Reference,
+		"signing.secret": d.Signing.Secret.Reference, "signing.previous_secret": d.Signing.PreviousSecret.Reference, "tls.key": d.TLS.Key.Reference,
+	}[field]
+}
+
+func TestNoKeysToSealWith(t *testing.T) {
+	t.Parallel()
+	text := destination("crm", "  headers:\n    X-Api-Key: geheim\nauth:\n  type: bearer\n  token: geheim\n")
+	_, problems := definition.NewPlan(empty(t), parse(text), definition.Options{})
+	want := "found a secret that is written out, and no key to seal it with: start a sink with a keyset (millrace keys create), or write ${env:MILLRACE_SECRET_…} or ${file:…}"
+	if got := problems.Error(); got != "f.yaml:6:16: "+want+"\nf.yaml:9:10: "+want {
+		t.Errorf("it says\n%s", got)
+	}
+	if _, problems := parse(text).Check(empty(t)); problems.Err() != nil { // what `millrace check` does needs none
+		t.Error(problems)
+	}
+}
+
+// sealedFor is the text of a sealed token of crm.
+func sealedFor(t *testing.T, keys *secret.Keys, text, field string) string {
+	t.Helper()
+	base := apply(t, empty(t), parse(text), definition.Options{Keys: keys.Public()})
+	return fieldOf(base.Destinations["crm"], field).String()
+}
+
+// TestSealedSecretsStay moves sealed secrets about, and changes where they go.
+func TestSealedSecretsStay(t *testing.T) {
+	t.Parallel()
+	keys := newKeys(t)
+	token := sealedFor(t, keys, destination("crm", "auth: {type: bearer, token: geheim}\n"), "auth.token")
+	granted := "auth: {type: oauth2, grant: client_credentials, token_url: https://id.example/t, client_id: me, client_secret: %s}\n"
+	client := sealedFor(t, keys, destination("crm", fmt.Sprintf(granted, "geheim")), "auth.client_secret")
+	bearer := "auth: {type: bearer, token: \"" + token + "\"}\n"
+	grant := fmt.Sprintf(granted, `"`+client+`"`)
+	for name, c := range map[string]struct{ text, want string }{
+		"as it was":             {destination("crm", bearer), ""},
+		"another path":          {strings.Replace(destination("crm", bearer), "/in", "/out?a=b", 1), ""},
+		"in other letters":      {strings.Replace(destination("crm", bearer), "https://crm", "HTTPS://CRM", 1), ""},
+		"with expressions":      {strings.Replace(destination("crm", bearer), "/in", "/{{ event.user }}", 1), ""},
+		"another destination":   {destination("erp", bearer), `5:29: token: ${sealed:…X} can't be opened here: it was sealed for another destination or another field; write the secret itself again, or seal it again`},
+		"another field":         {destination("crm", "auth: {type: header, name: X-Key, value: \""+token+"\"}\n"), "5:42: value: ${sealed:…X} can't be opened here: it was sealed for another destination or another field"},
+		"another host":          {strings.Replace(destination("crm", bearer), "crm.ex", "evil.ex", 1), "5:29: token: ${sealed:…X} can't be opened here: it was sealed for another scheme, host, port or token_url; write the secret itself again"},
+		"another scheme":        {strings.Replace(destination("crm", bearer), "https", "http", 1), "another scheme, host, port or token_url"},
+		"another port":          {strings.Replace(destination("crm", bearer), ".example", ".example:8443", 1), "another scheme, host, port or token_url"},
+		"a longer host":         {strings.Replace(destination("crm", bearer), ".example", ".example.evil", 1), "another scheme, host, port or token_url"},
+		"a host of a reference": {strings.Replace(destination("crm", bearer), "crm.example", "${env:MILLRACE_SECRET_HOST}", 1), "another scheme, host, port or token_url"},
+		"as a client":           {destination("crm", grant), ""},
+		"another token_url":     {strings.Replace(destination("crm", grant), "id.example/t", "id.example/u", 1), "5:"},
+		"a client elsewhere":    {strings.Replace(destination("crm", grant), "crm.ex", "evil.ex", 1), "another scheme, host, port or token_url"},
+		"damaged":               {destination("crm", strings.Replace(bearer, token, token[:40]+token[41:], 1)), "it is damaged: some of it is missing or has changed"},
+		"in the host":           {strings.Replace(destination("crm", ""), "crm.example", token, 1), "4:8: found a sealed secret in scheme, host or port, expected them written out"},
+		"all of the URL":        {strings.Replace(destination("crm", ""), "https://crm.example/in", token, 1), "4:8: found a sealed secret in scheme, host or port"},
+		"in the path":           {strings.Replace(destination("crm", ""), "/in", "/"+token, 1), "4:8: url: ${sealed:…X} can't be opened here: it was sealed for another destination or another field"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, problems := parse(c.text).Check(empty(t)) // what `millrace check` says, without Kafka
+			want := strings.NewReplacer("…X}", "…"+token[len(token)-7:]).Replace(c.want)
+			if err := problems.Err(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("it says %v, expected %q", err, want)
+			}
+		})
+	}
+	_, problems := definition.NewPlan(empty(t), parse(destination("crm", bearer)), definition.Options{Keys: newKeys(t).Public()})
+	want := fmt.Sprintf("it was sealed with the key %d, which the sinks don't have", keys.Public().Primary())
+	if err := problems.Err(); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("with other keys: %v", err)
+	}
+	rotated, err := keys.Rotated()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, problems := definition.NewPlan(empty(t), parse(destination("crm", bearer)), definition.Options{Keys: rotated.Public()}); problems.Err() != nil {
+		t.Errorf("after a rotation: %v", problems)
+	}
+}
+
+// A secret in the URL can be sealed too, and goes with its host.
+func TestSealedSecretInURL(t *testing.T) {
+	t.Parallel()
+	keys := newKeys(t)
+	s := empty(t).With([]pipeline.Record{put("Destination", "crm", `{"request":{"url":"https://crm.example/in"}}`)}, 1)
+	plain, err := secret.Parse("geheim")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := keys.Public().Seal(plain.In(s.Destinations["crm"].SecretPlace("request.url")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(destination("crm", ""), "/in", "/{{ event.user }}?key="+ref.String(), 1)
+	if _, problems := parse(text).Check(empty(t)); problems.Err() != nil {
+		t.Error(problems)
+	}
+	if _, problems := parse(strings.Replace(text, "crm.ex", "evil.ex", 1)).Check(empty(t)); problems.Err() == nil {
+		t.Error("a secret in the URL goes elsewhere")
+	}
+}
+
+// What came into the topic past the checks must not make a destination unusable:
+// that would end its deliveries.
+func TestMovedSecretsBreakNothing(t *testing.T) {
+	t.Parallel()
+	token := sealedFor(t, newKeys(t), destination("crm", "auth: {type: bearer, token: geheim}\n"), "auth.token")
+	for _, text := range []string{token, "${sealed:AAAA}"} {
+		spec := `{"request":{"url":"https://evil.example"},"auth":{"type":"bearer","token":"` + text + `"}}`
+		s := empty(t).With([]pipeline.Record{put("Destination", "erp", spec)}, 1)
+		d := s.Destinations["erp"]
+		if len(s.Broken) > 0 || d == nil || d.Auth.Token.CheckSealed(nil) == nil {
+			t.Errorf("broken: %v, destination %+v", s.Broken, d)
+		}
+	}
+}
+
+func TestReferencesThatGoElsewhereAreNamed(t *testing.T) {
+	t.Parallel()
+	before := destination("crm", "  headers: {X-Other: \"${file:t}\", X-Team: \"${env:MILLRACE_SECRET_T}\"}\nauth: {type: bearer, token: \"${file:t}\"}\n")
+	base := inForce(t, before, "")
+	for text, want := range map[string]string{
+		before: "",
+		strings.Replace(before, "/in", "/out", 1):  "",
+		strings.Replace(before, "crm.", "new.", 1): "f.yaml:4:8: warning: ${env:MILLRACE_SECRET_T}, ${file:t} now goes to https://new.example, before to https://crm.example",
+		destination("crm", ""):                     "",
+	} {
+		_, problems := definition.NewPlan(base, parse(text), definition.Options{})
+		if problems.Err() != nil || problems.Error() != want {
+			t.Errorf("%s\ngives %v", text, problems)
+		}
+	}
+}
+
+func TestPublishedKeys(t *testing.T) {
+	t.Parallel()
+	h := setup(t)
+	first := newKeys(t)
+	second, err := first.Rotated()
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(k *secret.Keys, force, refused bool, want *secret.Keys) {
+		t.Helper()
+		err := h.open().PublishKeys(t.Context(), k.Public(), force)
+		if _, other := errors.AsType[*definition.OtherKeysError](err); other != refused || (err != nil) != refused {
+			t.Fatalf("publishing: %v", err)
+		}
+		if s := h.now(); !slices.Equal(s.Keys.IDs(), want.Public().IDs()) || s.Keys.Primary() != want.Public().Primary() {
+			t.Errorf("published are %v, expected %v", s.Keys.IDs(), want.Public().IDs())
+		}
+	}
+	publish(first, false, false, first)
+	before := h.now().Offset
+	publish(first, false, false, first)
+	if now := h.now().Offset; now != before {
+		t.Errorf("the same keys are published again: offset %d, then %d", before, now)
+	}
+	publish(second, false, false, second)
+	publish(first, false, true, second) // a sink that has not got the rotated keyset
+	other := newKeys(t)
+	publish(other, false, true, second)
+	publish(other, true, false, other)
+
+	plan, problems := definition.NewPlan(h.now(), parse(destination("crm", "auth: {type: bearer, token: geheim}\n")), definition.Options{})
+	if problems.Err() != nil {
+		t.Fatal(problems)
+	}
+	publish(second, true, false, second) // meanwhile
+	if _, err := h.store.Apply(t.Context(), plan); err == nil || !strings.Contains(err.Error(), "which the sinks don't have") {
+		t.Errorf("a plan is applied that was sealed for keys that are gone: %v", err)
+	}
+}
+
+// now is what is in force when all that was written has been read.
+func (h *house) now() *definition.Snapshot {
+	h.t.Helper()
+	c, err := event.BuiltinCatalog()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	live := definition.NewLive(h.cfg, c)
+	ctx, stop := context.WithCancel(h.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- live.Run(ctx) }()
+	s, err := live.At(ctx, 0)
+	stop()
+	if <-ended; err != nil {
+		h.t.Fatal(err)
+	}
+	return s
+}
