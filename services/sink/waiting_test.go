@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,21 +14,21 @@ import (
 type reader struct {
 	w    *waiting
 	at   spot
-	next int64 // to be read
-	end  int64
+	next atomic.Int64 // to be read
+	end  atomic.Int64
 }
 
 func (r *reader) run(ctx context.Context, t *testing.T) {
 	for {
-		if err := r.w.await(ctx, r.at, r.next); err != nil {
+		if err := r.w.await(ctx, r.at, r.next.Load()); err != nil {
 			if !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
 			return
 		}
 		<-time.After(10 * time.Millisecond)
-		r.next++
-		r.end++
+		r.next.Add(1)
+		r.end.Add(1)
 	}
 }
 
@@ -38,21 +39,22 @@ func TestPasses(t *testing.T) {
 		const n = 1000 // records, so that a pass takes ten seconds
 		ctx, cancel := context.WithCancel(t.Context())
 		at := spot{"default", 3}
-		r := &reader{w: h.waiting, at: at, end: n}
+		r := &reader{w: h.waiting, at: at}
+		r.end.Store(n)
 		asked := 0
 		go h.passes(ctx, func(context.Context, ...string) (map[string]map[int32]int64, error) {
 			if asked++; asked == 1 {
 				return nil, errors.New("not now")
 			}
-			return map[string]map[int32]int64{h.names.Waiting("default"): {3: r.end}}, nil
+			return map[string]map[int32]int64{h.names.Waiting("default"): {3: r.end.Load()}}, nil
 		})
 		go r.run(ctx, t)
 		expect := func(after time.Duration, passes int64) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
-			if r.next != passes*n {
-				t.Errorf("%d records were gone over, expected %d passes", r.next, passes)
+			if got := r.next.Load(); got != passes*n {
+				t.Errorf("%d records were gone over, expected %d passes", got, passes)
 			}
 		}
 		expect(passRetry+11*time.Second, 1) // what the sink before us had in mind, nobody knows
