@@ -252,17 +252,22 @@ func current(ctx context.Context, cfg stream.Config) (*definition.Snapshot, erro
 		return nil, err
 	}
 	live := definition.NewLive(cfg, builtin)
+	return readOnce(ctx, live.Run, live.At)
+}
+
+// readOnce follows something just until it has what is there now.
+func readOnce[T any](ctx context.Context, follow func(context.Context) error, at func(context.Context, int64) (*T, error)) (*T, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return live.Run(ctx) })
-	snapshot, err := live.At(ctx, 0)
+	g.Go(func() error { return follow(ctx) })
+	now, err := at(ctx, 0)
 	stop()
 	failed := g.Wait()
 	if err != nil {
 		return nil, failed
 	}
-	return snapshot, nil
+	return now, nil
 }
 
 type exportCmd struct {

@@ -48,6 +48,8 @@ type cli struct {
 	Seal   sealCmd   `cmd:"" group:"define" help:"Seal a secret for a field of a destination."`
 	Keys   keysCmd   `cmd:"" group:"define" help:"Make and rotate the keyset that opens sealed secrets."`
 
+	Destinations destinationsCmd `cmd:"" group:"define" help:"See which destinations are called and which are not; pause and resume them."`
+
 	Test    testCmd    `cmd:"" group:"look" help:"Show what a webhook makes of an event, and why; with --send, make the call."`
 	Explain explainCmd `cmd:"" group:"look" help:"Say why a webhook fired for an event or did not, and what became of it."`
 	Send    sendCmd    `cmd:"" group:"look" help:"Produce events from flags or JSON Lines."`

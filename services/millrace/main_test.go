@@ -190,7 +190,7 @@ func TestHelp(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{}, {"--help"}} {
 		r := commandLine(t, "", args...).must(t)
-		for _, want := range []string{"up ", "broker ", "init ", "filter ", "transform ", "sink ", "check ", "apply ", "export ", "list ", "test ", "explain ", "send ", "tail ", "receive "} {
+		for _, want := range []string{"up ", "broker ", "init ", "filter ", "transform ", "sink ", "check ", "apply ", "export ", "list ", "destinations ", "test ", "explain ", "send ", "tail ", "receive "} {
 			if !strings.Contains(r.out, "\n  "+want) {
 				t.Errorf("%v: the help does not list %s", args, want)
 			}
@@ -205,6 +205,7 @@ func TestExamplesInHelp(t *testing.T) {
 	for _, command := range []string{
 		"up", "broker", "init", "filter", "transform", "sink", "check", "apply", "export", "list", "seal",
 		"keys create", "keys rotate", "keys public", "keys publish", "test", "explain", "send", "tail", "receive",
+		"destinations list", "destinations show", "destinations pause", "destinations resume",
 	} {
 		r := commandLine(t, "", append(strings.Fields(command), "--help")...).must(t)
 		examples := 0

@@ -256,6 +256,10 @@ func (p *planted) moreCommands() {
 			p.onKafka("tail "+what, append([]string{"tail", what, "--from-start", "--count", fmt.Sprint(count)}, more...)...)
 		}
 	}
+	p.onKafka("destinations pause", "destinations", "pause", "private", "--why", "to see it")
+	p.onKafka("destinations list", "destinations", "list")
+	p.onKafka("destinations show", "destinations", "show", "bearer-refused")
+	p.onKafka("destinations show", "destinations", "show", "private", "--json")
 	for _, webhook := range []string{"bearer-plain", "grant-refused", "slow", "unfit-url", "token-says"} {
 		p.onKafka("explain", "explain", webhook, "e-1")
 		p.onKafka("explain", "explain", webhook, "e-1", "--json")
@@ -265,7 +269,7 @@ func (p *planted) moreCommands() {
 // waitForCalls waits until every destination was called, or its delivery waits.
 func (p *planted) waitForCalls() {
 	p.t.Helper()
-	topics := []string{p.cfg.Names.Attempts(), p.cfg.Names.DeadLetters()}
+	topics := []string{p.cfg.Names.Attempts(), p.cfg.Names.DeadLetters(), p.cfg.Names.Waiting(pipeline.DefaultLane)}
 	for _, tier := range pipeline.Tiers() {
 		topics = append(topics, p.cfg.Names.Delays(tier))
 	}

@@ -32,7 +32,7 @@ func plantedSecrets() map[string]string {
 		"path":         "p4th1111%2Fsegm3nt11",
 		"host":         "h0st1111.s3cret11.invalid",
 		"bearer":       "t0ken111-of-the-b34rer11",
-		"user":         "us3r1111@ex4mple1.com",
+		"user":         "us3r11111@ex4mple1.com",
 		"password":     "p4ss1111:w0rd1111/é",
 		"body":         `b0dy1111-"quot3d11"<&>\end11111b`,
 		"basic":        base64.StdEncoding.EncodeToString([]byte("wr1tekey11-0f-s0urce111:")),
