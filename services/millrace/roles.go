@@ -267,6 +267,7 @@ func (s *service) sink(settings *sinkSettings, lanes []string) error {
 	s.group.Go(func() error { return sink.Run(s.ctx, cfg) })
 	if ring != nil {
 		settings.warnIfOpen(s.log)
+		s.health.SetReady("keyset", telemetry.ErrStarting)
 		s.group.Go(func() error { return s.offerKeys(ring) })
 	}
 	return nil

@@ -78,7 +78,7 @@ func (c *upCmd) run(ctx context.Context, brokers []string, l *logSettings, std s
 	return runService(ctx, cfg, &c.serviceSettings, func(s *service) error { return c.add(s, log, std) })
 }
 
-// prepare creates the topics and applies the definitions.
+// prepare creates the topics, publishes the keys and applies the definitions.
 func (c *upCmd) prepare(ctx context.Context, cfg stream.Config, std streams) error {
 	if c.Partitions == 0 {
 		c.Partitions = upPartitions
@@ -90,11 +90,11 @@ func (c *upCmd) prepare(ctx context.Context, cfg stream.Config, std streams) err
 	for _, p := range report.Problems {
 		cfg.Log.Warn("topic does not fit", "problem", p.String())
 	}
-	if len(c.Definitions) == 0 {
-		return nil
-	}
 	if err := c.publishOwn(ctx, cfg); err != nil {
 		return err
+	}
+	if len(c.Definitions) == 0 {
+		return nil
 	}
 	files, err := readFiles(c.Definitions, std.in)
 	if err != nil {
@@ -119,8 +119,8 @@ func (c *upCmd) prepare(ctx context.Context, cfg stream.Config, std streams) err
 	return err
 }
 
-// publishOwn publishes the keys before the sink does: the first definitions may
-// need them.
+// publishOwn publishes the keys before anything else is there to apply
+// definitions to: the first ones may need them.
 func (c *upCmd) publishOwn(ctx context.Context, cfg stream.Config) error {
 	ring, err := c.keyring()
 	if err != nil || ring == nil {
