@@ -193,6 +193,13 @@ func TestRefusedCallsWait(t *testing.T) {
 	m.ledger(map[string]endings{
 		"says-401": {pipeline.Matched: n}, "says-403": {pipeline.Matched: n}, "says-410": {pipeline.Matched: n},
 	})
+	want := map[string]endings{}
+	for name, r := range receivers {
+		r.Answer(func(*pipelinetest.Call) pipelinetest.Answer { return pipelinetest.Answer{} })
+		m.command("", "destinations", "resume", name)
+		want[name] = endings{pipeline.Matched: n, pipeline.Delivered: n}
+	}
+	m.settled(want)
 }
 
 // A delivery older than max_age is expired: dropped, or a dead letter.

@@ -183,7 +183,7 @@ func (s *sink) learn(defs *definition.Snapshot) {
 	if known := s.known.Load(); known != nil && defs.Offset <= known.Offset {
 		return // somebody else was faster
 	}
-	s.reviewWaiting(defs)
+	s.review(defs)
 	s.known.Store(defs)
 	s.crowd = map[string]int{}
 	for _, def := range defs.Destinations {
@@ -202,9 +202,9 @@ func (s *sink) learn(defs *definition.Snapshot) {
 	}
 }
 
-// reviewWaiting has those look again who may wait no longer under new
-// definitions. Called with mu held.
-func (s *sink) reviewWaiting(defs *definition.Snapshot) {
+// review has those look again who may wait no longer under new definitions, and
+// forgets the states of destinations that were removed. Called with mu held.
+func (s *sink) review(defs *definition.Snapshot) {
 	known, now := s.known.Load(), time.Now()
 	if known == nil {
 		return
@@ -216,6 +216,9 @@ func (s *sink) reviewWaiting(defs *definition.Snapshot) {
 	for name, def := range known.Destinations {
 		if defs.Destinations[name] != def {
 			s.waiting.want(name, now)
+		}
+		if defs.Destinations[name] == nil && defs.Broken[definition.Key{Kind: definition.KindDestination, Name: name}] == nil {
+			s.states.change(name, forget)
 		}
 	}
 }

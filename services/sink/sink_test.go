@@ -158,6 +158,9 @@ func (h *house) write(_ context.Context, all map[string]state.Change) error {
 		if next, ok := change(h.stateNow(name)); ok {
 			h.mu.Lock()
 			h.written[name] = next
+			if next == (state.State{}) {
+				delete(h.written, name)
+			}
 			h.mu.Unlock()
 		}
 	}

@@ -119,6 +119,29 @@ func TestOnlyResumeEndsAPause(t *testing.T) {
 	})
 }
 
+// TestARemovedDestinationIsForgotten has a destination that was paused removed: one
+// that gets its name later is another. One that this version can't read is still
+// the same.
+func TestARemovedDestinationIsForgotten(t *testing.T) {
+	test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+		h.newest()
+		h.someone("crm", func(s state.State) (state.State, bool) { s.Status = state.Paused; return s, true })
+		h.live.publish(h.live.now.With([]pipeline.Record{{Key: []byte("Destination/crm"), Value: []byte("{")}}, h.live.now.Offset+1))
+		h.newest()
+		if got := h.statusOf("crm").Status; got != state.Paused {
+			t.Errorf("when its definition could not be read, it became %q", got)
+		}
+		h.live.apply(t, aDestination("crm", "platform: mended"))
+		h.newest()
+		h.live.replace(t, hooked("another", ""))
+		h.newest()
+		got := h.statusOf("crm")
+		if _, there := h.written["crm"]; there {
+			t.Errorf("when it was removed, there is %+v", got)
+		}
+	})
+}
+
 // TestWaitingExpires has deliveries that become too old while their destination
 // is paused: they end within the hour.
 func TestWaitingExpires(t *testing.T) {

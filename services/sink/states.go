@@ -59,6 +59,12 @@ func inTurn(list []state.Change) state.Change {
 	}
 }
 
+// forget removes the state of a destination that was removed: one that gets its
+// name later is another.
+func forget(now state.State) (state.State, bool) {
+	return state.State{}, now != (*state.Snapshot)(nil).State(now.Destination)
+}
+
 // writeStates writes changes of states until ctx ends. What is not written by
 // then, another sink will find out again.
 func (s *sink) writeStates(ctx context.Context, write func(context.Context, map[string]state.Change) error) {
