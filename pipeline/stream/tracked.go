@@ -60,11 +60,14 @@ type TrackedConfig struct {
 
 // Limits of a Tracked runner.
 const (
-	commitEvery  = 20 * time.Millisecond
-	queueHigh    = 4_000 // fetched records a partition holds before its fetching pauses
-	queueLow     = 2_000 // and resumes
-	defaultDrain = 30 * time.Second
-	goodbye      = 30 * time.Second // for what comes after Drain, of a rebalance
+	commitEvery = 20 * time.Millisecond
+	queueHigh   = 4_000 // fetched records a partition holds before its fetching pauses
+	queueLow    = 2_000 // and resumes
+	// A partition may stand still for hours with what it holds: so many bytes are
+	// enough. A fetch brings up to 1 MiB of a partition.
+	queueHighBytes = 4 << 20
+	defaultDrain   = 30 * time.Second
+	goodbye        = 30 * time.Second // for what comes after Drain, of a rebalance
 
 	// Nobody gets the partitions of a member that died within a transaction before
 	// Kafka has aborted that: it looks every 10 s for those that took too long. A

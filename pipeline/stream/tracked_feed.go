@@ -16,6 +16,7 @@ type partition struct {
 
 	window window
 	queue  []*kgo.Record // fetched, not taken
+	bytes  int           // of their values
 	paused bool
 	open   int               // tickets that are neither ended nor released
 	gone   bool              // somebody else's, maybe
@@ -35,7 +36,10 @@ func (t *Tracked) enqueue(f kgo.FetchTopicPartition) {
 		return
 	}
 	p.queue = append(p.queue, f.Records...)
-	if len(p.queue) > queueHigh && !p.paused {
+	for _, r := range f.Records {
+		p.bytes += len(r.Value)
+	}
+	if !p.paused && (len(p.queue) > queueHigh || p.bytes > queueHighBytes) {
 		p.paused = true
 		t.cons.PauseFetchPartitions(p.asMap())
 	}
@@ -100,7 +104,8 @@ func (t *Tracked) tryNext(p *partition) *Ticket {
 		r := p.queue[0]
 		p.queue[0] = nil
 		p.queue = p.queue[1:]
-		if p.paused && len(p.queue) < queueLow {
+		p.bytes -= len(r.Value)
+		if p.paused && len(p.queue) < queueLow && p.bytes < queueHighBytes/2 {
 			p.paused = false
 			t.cons.ResumeFetchPartitions(p.asMap())
 		}

@@ -258,7 +258,9 @@ func (a *attempt) retry() {
 // down keeps a delivery while the breaker is open: one comes back as the probe,
 // the others wait.
 func (a *attempt) down(v pipeline.Delivery) {
-	if at, ok := a.rev.offerProbe(time.Now()); ok {
+	now := time.Now()
+	a.rev.staysOpen(now.Add(a.RetryAfter))
+	if at, ok := a.rev.offerProbe(now); ok {
 		a.again(v, at, whyBreaker)
 		return
 	}

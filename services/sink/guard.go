@@ -119,6 +119,16 @@ func (g *guard) open(now time.Time) {
 	g.show(true)
 }
 
+// staysOpen has an open breaker be open until then at least: the destination has
+// said when it wants to be called again.
+func (g *guard) staysOpen(until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.openUntil.IsZero() && until.After(g.openUntil) {
+		g.openUntil = until
+	}
+}
+
 // restore opens a breaker as another sink had it.
 func (g *guard) restore(until time.Time) {
 	g.mu.Lock()

@@ -82,6 +82,24 @@ func TestBreaker(t *testing.T) {
 	})
 }
 
+// TestAskedToWaitWhileOpen has a destination that says 503 and for how long: the
+// probe does not come before that.
+func TestAskedToWaitWhileOpen(t *testing.T) {
+	test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+		h.answer("crm", always(failed(503, "", 0), 0))
+		h.one()
+		h.one()
+		h.answer("crm", always(failed(503, "", 10*time.Minute), 0))
+		if got := h.one(); !got.called() || time.Until(got.again.Due) < 10*time.Minute-time.Millisecond {
+			t.Errorf("the probe comes in %v", time.Until(got.again.Due))
+		}
+		time.Sleep(10*time.Minute - time.Second)
+		if got := h.one(); got.called() || got.topic != h.names.Waiting("default") {
+			t.Errorf("before its time, one became %+v", got)
+		}
+	})
+}
+
 // TestOnlyOneProbe has many deliveries ready when the breaker may be probed.
 func TestOnlyOneProbe(t *testing.T) {
 	test(t, hooked("crm", strings.Replace(guarded, "concurrency: 1", "concurrency: 50", 1))+hooked("another", ""), func(t *testing.T, h *house) {
