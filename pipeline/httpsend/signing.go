@@ -42,7 +42,7 @@ func (b *builder) sign(s Signing) (keys [][]byte) {
 			b.errs = append(b.errs, fmt.Errorf("signing with %s: %w", strings.Join(ref.Names(), ", "), err))
 			continue
 		}
-		b.secrets = append(b.secrets, secret.New(strings.TrimRight(strings.TrimPrefix(text, secret.SigningPrefix), "=")))
+		b.secrets = append(b.secrets, secret.New(text), secret.New(strings.TrimRight(strings.TrimPrefix(text, secret.SigningPrefix), "=")))
 		keys = append(keys, key)
 	}
 	return keys

@@ -58,8 +58,9 @@ func TestKeys(t *testing.T) {
 	}
 	_, private, _ := strings.Cut(text, `"value":"`)
 	private, _, _ = strings.Cut(private, `"`)
+	private = private[max(0, len(private)-40):] // the end is the private key
 	for _, said := range []string{made.out, there.out, turned.out, public.out} {
-		if len(private) < 40 || strings.Contains(said, private[:40]) {
+		if len(private) < 40 || strings.Contains(said, private) {
 			t.Errorf("the private key is seen in %s", said)
 		}
 	}

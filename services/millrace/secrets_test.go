@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -37,7 +38,7 @@ var places = map[string]string{
 	"filled": `request: {url: "$HERE/{{ event.user }}/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
 	"bearer": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: bearer, token: '${file:bearer}'}",
 	"basic":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: basic, username: '${file:user}', password: '${file:password}'}",
-	"coded":  `request: {url: "$HERE/", headers: {Authorization: "Basic ${file:basic}", $ECHO}}`,
+	"coded":  `request: {url: "$HERE/", headers: {Authorization: 'Basic ${file:basic}', $ECHO}}`,
 	"key":    "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: header, name: X-Key, value: '${file:header}'}",
 	"body":   "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: /deep/key, value: '${file:body}'}",
 	"get":    "request: {method: GET, url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:body}'}",
@@ -45,6 +46,22 @@ var places = map[string]string{
 	"grant":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: refresh_token, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}', refresh_token: '${file:refresh}'}",
 	"signed": "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:signing}', previous_secret: '${file:signed-before}'}",
 }
+
+// writtenPlaces are those where secrets may stand written out, which seals them.
+var writtenPlaces = []string{"bearer", "key", "coded", "body", "signed"}
+
+// allPlaces are the places, and those in which the secrets are written out.
+func (p *planted) allPlaces() map[string]string {
+	all := maps.Clone(places)
+	for _, place := range writtenPlaces {
+		all["written-"+place] = namedFile.ReplaceAllStringFunc(places[place], func(s string) string {
+			return strings.ReplaceAll(p.vault.value(namedFile.FindStringSubmatch(s)[1]), "'", "''")
+		})
+	}
+	return all
+}
+
+var namedFile = regexp.MustCompile(`\$\{file:([a-z-]+)\}`)
 
 // mostly are places with secrets in all that a URL has, and in a header.
 const mostly = `request: {url: "%s/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {X-Key: "${file:header}", $ECHO}}`
@@ -107,7 +124,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	p.write(t)
 	collector := pipelinetest.Collector(t)
 	p.millrace = start(t, options{
-		idle: true, secrets: v.dir, traces: traceSettings{Endpoint: p.tellingCollector(t, collector.URL), Sample: 1},
+		idle: true, secrets: v.dir, keyset: tempFile(t, "keyset.json", v.value("keyset")), traces: traceSettings{Endpoint: p.tellingCollector(t, collector.URL), Sample: 1},
 		proxy: egressProxySettings{
 			EgressProxy: p.mirror.URL, EgressProxyUsername: "me", EgressProxyPasswordFile: v.file("proxy"), EgressNoProxy: []string{"127.0.0.1", "::1"},
 		},
@@ -116,6 +133,10 @@ func TestNoSecretIsShown(t *testing.T) {
 	debug := &slog.HandlerOptions{Level: slog.LevelDebug}
 	p.cfg.Log = slog.New(slog.NewMultiHandler(slog.NewTextHandler(p.log, debug), slog.NewJSONHandler(p.log, debug)))
 	process := p.run(filter.Role, transform.Role, sink.Role)
+	eventually(t, "the sink has published its key", func() bool {
+		defs := process.live.Snapshot()
+		return defs != nil && defs.Keys != nil
+	})
 	p.commands()
 	p.produce(jsonEvent(t, map[string]any{"id": "e-1", "type": "menu.opened", "user": "u-1"}))
 	p.waitForCalls()
@@ -154,7 +175,7 @@ func (p *planted) write(t *testing.T) {
 		fmt.Fprintf(&b, "---\nkind: Webhook\nname: %s\nevent: menu.opened\ndestination: %[1]s\n---\n", name)
 		p.wants[name] = echo
 	}
-	for place, keys := range places {
+	for place, keys := range p.allPlaces() {
 		for echo := range echoes {
 			define(place+"-"+echo, echo, keys)
 		}
@@ -366,7 +387,7 @@ func (p *planted) check() {
 			p.t.Errorf("%s shows the secret %q: …%s…", by, name, where)
 		}
 	}
-	for place := range places {
+	for place := range p.allPlaces() {
 		if sent := p.mirror.sent[place+"-plain"]; len(p.vault.heldBy(sent)) == 0 {
 			p.t.Errorf("%s: no secret was sent, but %q", place, sent)
 		}
@@ -378,7 +399,7 @@ func (p *planted) check() {
 	}
 	for by, says := range map[string]string{
 		"log": "not with [secret]", "spans": "Name:sink", "/readyz": "[secret]: asked by", "/metrics": "millrace_attempts_total",
-		"test --send": "Response: ", "explain": "[secret]", "tail attempts": "[secret]", "tail dead-letters": "[secret]", "export": "${file:bearer}",
+		"test --send": "Response: ", "explain": "[secret]", "tail attempts": "[secret]", "tail dead-letters": "[secret]", "export": "${file:bearer}", "list": "written-bearer-plain",
 	} {
 		if !strings.Contains(p.shown[by], says) {
 			p.t.Errorf("%s does not say %q: %.2000s", by, says, p.shown[by])

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/millrace-io/millrace/pipeline/secret"
 )
 
 // vault is the planted secrets: each in a file of its own, and in the environment
@@ -65,6 +67,18 @@ func newVault(t *testing.T) *vault {
 	for name, value := range plantedSecrets() {
 		v.plant(t, name, value)
 	}
+	keys, err := secret.NewKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyset, err := keys.Reveal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.plant(t, "keyset", string(keyset))
+	_, key, _ := strings.Cut(string(keyset), `"value":"`)
+	key, _, _ = strings.Cut(key, `"`)
+	v.marks["keyset"] = []string{key[len(key)-40:]} // the private key stands at its end
 	for name, pair := range map[string]string{
 		"password": v.value("user") + ":" + v.value("password"), "client": "me:" + url.QueryEscape(v.value("client")),
 		"proxy": "me:" + v.value("proxy"), "registry": "me:" + v.value("registry"),
