@@ -25,18 +25,11 @@ func NewLive(cfg stream.Config, builtin *event.Catalog) *Live {
 // Run follows the definitions topic until ctx ends or the topic can't be read
 // any more. It never gives up on a definition: see Snapshot.Broken.
 func (l *Live) Run(ctx context.Context) error {
-	var early []pipeline.Record // compiled at once, when all that was there has come
-	next := NewSnapshot(l.builtin)
-	topic := l.cfg.Names.Definitions()
-	err := stream.Follow(ctx, l.cfg, topic, func(batch []pipeline.Record, offset int64, caughtUp bool) error {
-		early = append(early, batch...)
-		if !caughtUp {
-			return nil
+	err := l.newest.Follow(ctx, l.cfg, l.cfg.Names.Definitions(), func(now *Snapshot, records []pipeline.Record, offset int64) (*Snapshot, error) {
+		if now == nil {
+			now = NewSnapshot(l.builtin)
 		}
-		next = next.With(early, offset)
-		early = nil
-		l.newest.Publish(next)
-		return nil
+		return now.With(records, offset), nil
 	})
 	if err != nil {
 		return fmt.Errorf("following the definitions: %w", err)
@@ -55,15 +48,5 @@ func (l *Live) Changed() <-chan struct{} { return l.newest.Changed() }
 // At waits for a snapshot that is complete up to the offset at least, and
 // returns the newest. Offset 0 waits for the first one. The error is ctx's.
 func (l *Live) At(ctx context.Context, offset int64) (*Snapshot, error) {
-	for {
-		changed := l.Changed()
-		if s := l.Snapshot(); s != nil && s.Offset >= offset {
-			return s, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+	return l.newest.Await(ctx, func(s *Snapshot) bool { return s.Offset >= offset })
 }

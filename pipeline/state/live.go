@@ -80,20 +80,9 @@ func NewLive(cfg stream.Config) *Live { return &Live{cfg: cfg} }
 // Run follows the topic of states until ctx ends or the topic can't be read any
 // more.
 func (l *Live) Run(ctx context.Context) error {
-	var early []pipeline.Record
 	unreadable := func(err error) { l.cfg.Log.Error("state can't be used", "error", err) }
-	err := stream.Follow(ctx, l.cfg, l.cfg.Names.States(), func(batch []pipeline.Record, offset int64, caughtUp bool) error {
-		early = append(early, batch...)
-		if !caughtUp {
-			return nil
-		}
-		next, err := l.newest.Value().with(early, offset, unreadable)
-		if err != nil {
-			return err
-		}
-		early = nil
-		l.newest.Publish(next)
-		return nil
+	err := l.newest.Follow(ctx, l.cfg, l.cfg.Names.States(), func(now *Snapshot, records []pipeline.Record, offset int64) (*Snapshot, error) {
+		return now.with(records, offset, unreadable)
 	})
 	if err != nil {
 		return fmt.Errorf("following the states of destinations: %w", err)
@@ -112,15 +101,5 @@ func (l *Live) Changed() <-chan struct{} { return l.newest.Changed() }
 // At waits for a snapshot that is complete up to the offset at least, and
 // returns the newest. Offset 0 waits for the first one. The error is ctx's.
 func (l *Live) At(ctx context.Context, offset int64) (*Snapshot, error) {
-	for {
-		changed := l.Changed()
-		if s := l.Snapshot(); s != nil && s.Offset >= offset {
-			return s, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+	return l.newest.Await(ctx, func(s *Snapshot) bool { return s.Offset >= offset })
 }

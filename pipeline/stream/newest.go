@@ -1,8 +1,11 @@
 package stream
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
+
+	"github.com/millrace-io/millrace/pipeline"
 )
 
 // Newest is what is known of a log: a value that is never changed, but replaced
@@ -37,4 +40,40 @@ func (l *Newest[T]) Changed() <-chan struct{} {
 		l.changed = make(chan struct{})
 	}
 	return l.changed
+}
+
+// Await waits for a value that is as wanted, and returns it. The error is ctx's.
+func (l *Newest[T]) Await(ctx context.Context, wanted func(*T) bool) (*T, error) {
+	for {
+		changed := l.Changed()
+		if v := l.Value(); v != nil && wanted(v) {
+			return v, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Follow publishes what becomes of the value with the records of a log, until
+// ctx ends, the log can't be read any more, or next gives an error. next gets the
+// value so far, nil at first, and the offset that the new one is complete up to.
+// The first value is that of all that was there when Follow began.
+func (l *Newest[T]) Follow(ctx context.Context, cfg Config, topic string, next func(now *T, records []pipeline.Record, offset int64) (*T, error)) error {
+	var early []pipeline.Record
+	return Follow(ctx, cfg, topic, func(batch []pipeline.Record, offset int64, caughtUp bool) error {
+		early = append(early, batch...)
+		if !caughtUp {
+			return nil
+		}
+		v, err := next(l.Value(), early, offset)
+		if err != nil {
+			return err
+		}
+		early = nil
+		l.Publish(v)
+		return nil
+	})
 }
