@@ -93,26 +93,17 @@ func (c *Compiled) fires(e *pipeline.Event) (fires bool, why string) {
 // a text.
 func (c *Compiled) compareBody(test *Test, e *pipeline.Event, is *issues) {
 	in := &expression.Input{Event: e, DeliveryID: pipeline.DeliveryID(e, c.Webhook.Name), Webhook: c.Webhook.Name}
-	var got []byte
-	var err error
-	if c.Destination.Request.Method == http.MethodGet {
-		if got, err = c.Mapping.AppendQuery(nil, in); err == nil {
-			got = appendText(nil, string(got))
-		}
-	} else {
-		got, err = c.Mapping.AppendJSON(nil, in)
+	out, err := c.Request(in)
+	if dead, permanent := pipeline.IsPermanent(err); permanent {
+		err = dead.Err
 	}
 	if err != nil {
-		is.add(at(), "the test failed: the body can't be made: %v", err)
+		is.add(at(), "the test failed: no request can be made: %v", err)
 		return
 	}
-	if err := c.KeepsContract(got); err != nil {
-		is.add(at(), "the test failed: %v", err)
-	}
-	if c.URL != nil {
-		if _, err := c.URL.Append(nil, in); err != nil {
-			is.add(at(), "the test failed: the URL can't be made: %v", err)
-		}
+	got := out.Value
+	if c.Destination.Request.Method == http.MethodGet {
+		got = appendText(nil, string(got))
 	}
 	if test.Body != nil && !equalJSON(got, test.Body) {
 		is.add(at("body"), "the test failed: expected the body %s, got %s", compact(test.Body), compact(got))
