@@ -53,6 +53,8 @@ type State struct {
 	Rate      float64   `json:"rate,omitempty"`      // calls a second that the destination answered before this
 	OpenUntil time.Time `json:"open_until,omitzero"` // the breaker lets no call through before; zero: it is closed
 	Instance  string    `json:"instance,omitempty"`  // sink whose breaker that is
+	Back      time.Time `json:"back,omitzero"`       // when it could be called again last: it was resumed, or its breaker closed
+	Revision  int64     `json:"revision,omitempty"`  // of the destination's definition when something was written last
 
 	// What the delivery of an operator event brought about is told to nobody: who
 	// changes the status, or opens the breaker, says so here. It is not written.

@@ -163,7 +163,7 @@ func (c *destinationsResumeCmd) Run(ctx context.Context, l *logSettings, std str
 		if s.Callable() {
 			return s, false
 		}
-		return state.State{Destination: c.Name, Status: state.Active, By: author(), Since: now, Rate: s.Rate}, true
+		return state.State{Destination: c.Name, Status: state.Active, By: author(), Since: now, Back: now, Rate: s.Rate}, true
 	})
 	if err != nil {
 		return err
@@ -198,9 +198,12 @@ func (k *kafkaSettings) change(ctx context.Context, l *logSettings, std streams,
 		return was, err
 	}
 	defer w.Close()
+	revision := defs.Resources[definition.Key{Kind: definition.KindDestination, Name: name}].Revision
 	_, err = w.Change(ctx, map[string]state.Change{name: func(s state.State) (state.State, bool) {
 		was = s
-		return change(s)
+		next, changed := change(s)
+		next.Revision = revision
+		return next, changed
 	}})
 	if errors.Is(err, stream.ErrFenced) {
 		err = &codeError{exitChanged, err}

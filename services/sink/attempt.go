@@ -28,6 +28,7 @@ func (d *destination) process(c *call) {
 			d.bury(c, pipeline.Panicked, fmt.Errorf("panic: %s", plainly(p)), pipeline.Output{})
 		}
 	}()
+	defer d.entered(c)
 	if err := d.awaitCommits(c); err != nil { // not started: the partition's next owner does it
 		c.ticket.Release()
 		return
@@ -42,6 +43,7 @@ func (d *destination) process(c *call) {
 	now := time.Now()
 	rev := d.revision()
 	done, until, why := rev.allow(now)
+	d.entered(c)
 	switch {
 	case done != nil:
 	case until.IsZero():
@@ -259,7 +261,9 @@ func (a *attempt) retry() {
 // the others wait.
 func (a *attempt) down(v pipeline.Delivery) {
 	now := time.Now()
-	a.rev.staysOpen(now.Add(a.RetryAfter))
+	if until := now.Add(a.RetryAfter); a.rev.staysOpen(until) {
+		a.staysOpen(until)
+	}
 	if at, ok := a.rev.offerProbe(now); ok {
 		a.again(v, at, whyBreaker)
 		return

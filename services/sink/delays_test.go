@@ -219,6 +219,12 @@ func (w *works) send(topic string, v pipeline.Delivery) {
 	w.feeds[topic] <- s
 }
 
+func (w *works) logEnd(topic string) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ends[topic]
+}
+
 // logEnds is where the topics end.
 func (w *works) logEnds(_ context.Context, topics ...string) (map[string]map[int32]int64, error) {
 	w.mu.Lock()

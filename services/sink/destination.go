@@ -24,20 +24,21 @@ type destination struct {
 	name   string
 	buried buried
 
-	mu      sync.Mutex
-	gone    bool // its definition is
-	current *revision
-	live    queue // from the deliveries of the lane
-	back    queue // from its redeliveries
-	turn    int   // counts calls taken while both have some
-	open    int   // workers, each with a call
-	most    int   // of those: our share of limits.concurrency
-	share   float64
-	limiter *rate.Limiter
-	alarm   *time.Timer   // rings when the rate allows the next call; nil: not set
-	room    chan struct{} // closed when a call may fit in; nil: nobody waits for that
-	slot    time.Time     // the last one that nextSlot gave
-	latency time.Duration // of calls that were answered, smoothed
+	mu       sync.Mutex
+	gone     bool // its definition is
+	current  *revision
+	live     queue // from the deliveries of the lane
+	back     queue // from its redeliveries
+	turn     int   // counts calls taken while both have some
+	open     int   // workers, each with a call
+	entering int   // of those whose calls the guard has not let through yet
+	most     int   // of those: our share of limits.concurrency
+	share    float64
+	limiter  *rate.Limiter
+	alarm    *time.Timer   // rings when the rate allows the next call; nil: not set
+	room     chan struct{} // closed when a call may fit in; nil: nobody waits for that
+	slot     time.Time     // the last one that nextSlot gave
+	latency  time.Duration // of calls that were answered, smoothed
 
 	status   state.State // as it is, or will be when it is written
 	unsaved  int         // changes of it that are not written yet
@@ -46,6 +47,8 @@ type destination struct {
 	pace     pace      // since it came back
 	called   time.Time // the last call that ended
 	adopted  time.Time // until when the breaker was open that we took over last, or opened
+	restored bool      // it is open since another sink had opened it
+	returned time.Time // when it came back last
 	watch    *time.Timer
 }
 
@@ -155,15 +158,15 @@ func (d *destination) revise(rev *revision, share float64) {
 	away := d.current.isOpen() || was != ""
 	d.current.retire()
 	d.current = rev
-	d.adopted = d.status.OpenUntil
+	d.adopted, d.restored = d.status.OpenUntil, false
 	if open { // or the next outage would be taken for this one
-		d.save(closeBreaker)
+		d.save(closeBreaker(now))
 	}
 	d.slot = time.Time{}
 	d.share = share
 	switch barred := d.barred(); {
 	case barred == "" && away:
-		d.comesBack()
+		d.comesBack(now)
 	case barred == "":
 		d.waiting.want(d.name, now)
 		d.look()
@@ -191,6 +194,8 @@ func (d *destination) retire() {
 func (d *destination) setShare(share float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.pace.scale(share / d.share)
+	d.before *= share / d.share
 	d.share = share
 	d.limit()
 	d.emptyAt(time.Now())

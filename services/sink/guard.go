@@ -97,14 +97,15 @@ func (g *guard) trips(n gobreaker.Counts) bool {
 }
 
 // changed is called when gobreaker changes its state, with gobreaker locked.
-func (g *guard) changed(_ string, from, to gobreaker.State) {
+func (g *guard) changed(_ string, _, to gobreaker.State) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.retired || to != gobreaker.StateOpen {
 		return
 	}
+	already := !g.openUntil.IsZero() // its probe failed, or another sink had opened it
 	g.open(time.Now())
-	if from == gobreaker.StateClosed {
+	if !already {
 		g.turned = opened
 		g.log.Warn("breaker opened", telemetry.KeyDestination, g.def.Name, "until", g.openUntil)
 	}
@@ -120,13 +121,15 @@ func (g *guard) open(now time.Time) {
 }
 
 // staysOpen has an open breaker be open until then at least: the destination has
-// said when it wants to be called again.
-func (g *guard) staysOpen(until time.Time) {
+// said when it wants to be called again. It says whether that is longer than before.
+func (g *guard) staysOpen(until time.Time) (longer bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.openUntil.IsZero() && until.After(g.openUntil) {
-		g.openUntil = until
+	if g.openUntil.IsZero() || !until.After(g.openUntil) {
+		return false
 	}
+	g.openUntil = until
+	return true
 }
 
 // restore opens a breaker as another sink had it.
@@ -137,9 +140,17 @@ func (g *guard) restore(until time.Time) {
 	g.show(true)
 }
 
+// closed closes a breaker that was restored.
+func (g *guard) closed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.openUntil = time.Time{}
+	g.show(false)
+}
+
 // show counts the breaker in the metrics. Called with mu held.
 func (g *guard) show(tripped bool) {
-	if tripped == g.tripped {
+	if tripped == g.tripped || g.retired {
 		return
 	}
 	g.tripped = tripped
@@ -193,7 +204,7 @@ func (g *guard) allow(now time.Time) (done func(error) turn, until time.Time, wh
 	}
 	told, err := g.breaker.Allow()
 	if err != nil { // it has been opened in this instant
-		g.told(probe, errNeutral)
+		g.leave(probe)
 		return nil, time.Time{}, whyBreaker
 	}
 	return func(err error) turn {
@@ -215,6 +226,15 @@ func (g *guard) enter(now time.Time) (probe bool, until time.Time, why string) {
 	}
 	g.probing = true
 	return true, time.Time{}, ""
+}
+
+// leave takes back what enter has done.
+func (g *guard) leave(probe bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if probe {
+		g.probing = false
+	}
 }
 
 // told takes note of a call that ended. What the breaker has turned to is said
@@ -261,6 +281,13 @@ func (g *guard) lacksProbe(now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return !g.openUntil.IsZero() && !g.probing && now.After(g.openUntil.Add(probeTime)) && now.After(g.offered.Add(probeTime))
+}
+
+// isShut says whether the gate is.
+func (g *guard) isShut(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return now.Before(g.gate)
 }
 
 // isOpen says whether the breaker is open.

@@ -9,14 +9,15 @@ import (
 // has waited for it does not bring it down again: from 5% of the rate before,
 // doubling every 5 s as long as fewer than a tenth of the calls fail. From the
 // rate before on it feels its way, a quarter more each time, and when calls
-// fail it halves: TCP's slow start and congestion avoidance (RFC 5681). It ends
-// when nothing is held back by it any more.
+// fail it halves: TCP's slow start and congestion avoidance (RFC 5681). A rate
+// that was not made use of says nothing, and does not grow (RFC 2861). It ends
+// when it has held nothing back for a while.
 //
 // The zero pace bounds nothing.
 type pace struct {
-	line   float64 // calls a second; 0: no bound
-	known  float64 // up to here it doubles
-	begun  time.Time
+	line   float64   // calls a second; 0: no bound
+	known  float64   // up to here it doubles
+	used   time.Time // when a step ended that made use of the rate
 	step   time.Time
 	calls  int // since step
 	failed int // of those
@@ -29,7 +30,7 @@ const (
 	paceShare = 0.05
 	paceFails = 0.1
 	paceMore  = 1.25
-	paceTime  = 30 * time.Second // at least: what waits may take a while to come
+	paceIdle  = 10 * time.Minute // without use, after which it ends
 	paceLeast = 1.0              // calls a second, however few there were before
 	paceRow   = 3                // failures in a row that end a step: the breaker must not hear of many more
 )
@@ -37,7 +38,7 @@ const (
 // start begins a slow start to the rate before, in calls a second; 0 if nobody
 // knows it.
 func (p *pace) start(now time.Time, before float64) {
-	*p = pace{line: max(before*paceShare, paceLeast), known: before, begun: now, step: now}
+	*p = pace{line: max(before*paceShare, paceLeast), known: before, used: now, step: now}
 	if before <= 0 {
 		p.known = math.Inf(1)
 	}
@@ -76,22 +77,31 @@ func (p *pace) back(now time.Time) {
 
 func (p *pace) begin(now time.Time) { p.step, p.calls, p.failed, p.row = now, 0, 0, 0 }
 
-// next ends a step that is over, and says whether it was.
-func (p *pace) next(now time.Time) bool {
+// next ends a step that is over, and says whether it was. One in which the
+// destination asked for patience does not count.
+func (p *pace) next(now time.Time, shut bool) bool {
 	if !p.active() || now.Before(p.step.Add(paceStep)) {
 		return false
 	}
+	used := float64(p.calls) >= p.line*paceStep.Seconds()/2
 	switch {
 	case p.failing():
 		p.back(now)
-		return true
-	case now.Sub(p.begun) >= paceTime && float64(p.calls) < p.line*paceStep.Seconds()/2:
-		*p = pace{} // there is no more to send than that
+	case shut:
+	case used:
+		p.line, p.used = p.after(p.line), now
+	case now.Sub(p.used) >= paceIdle:
+		*p = pace{}
 		return true
 	}
-	p.line = p.after(p.line)
 	p.begin(now)
 	return true
+}
+
+// scale makes it the pace of another part of the destination's calls.
+func (p *pace) scale(by float64) {
+	p.line *= by
+	p.known *= by
 }
 
 // after is the rate of the step that follows one that went well.

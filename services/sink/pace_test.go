@@ -16,7 +16,7 @@ func steps(p *pace, now *time.Time, n, oneIn int) (lines []string) {
 			p.told(*now, oneIn > 0 && i%oneIn == 0)
 		}
 		*now = now.Add(paceStep)
-		p.next(*now)
+		p.next(*now, false)
 		lines = append(lines, fmt.Sprintf("%.0f", p.line))
 	}
 	return lines
@@ -76,28 +76,36 @@ func TestPaceStepsBackAtOnce(t *testing.T) {
 	}
 }
 
-// A slow start ends when it holds nothing back, but not before what waits can
-// have come.
-func TestPaceEnds(t *testing.T) {
+// A rate that was not made use of does not grow; one that holds back nothing for
+// a while ends.
+func TestPaceWithoutUse(t *testing.T) {
 	t.Parallel()
 	var p pace
 	now := time.Now()
 	p.start(now, 100)
+	steps(&p, &now, 2, 0)
 	begun := now
 	for p.active() {
 		now = now.Add(paceStep)
-		p.next(now)
-		if now.Sub(begun) > time.Minute {
+		if p.line != 20 {
+			t.Fatalf("without a call the rate became %v", p.line)
+		}
+		p.next(now, false)
+		if now.Sub(begun) > time.Hour {
 			t.Fatal("it goes on for ever")
 		}
 	}
-	if now.Sub(begun) != paceTime {
-		t.Errorf("it ended after %v, expected %v", now.Sub(begun), paceTime)
+	if now.Sub(begun) != paceIdle {
+		t.Errorf("it ended after %v, expected %v", now.Sub(begun), paceIdle)
 	}
 	p.start(now, 100)
 	steps(&p, &now, 30, 0)
+	for range 1000 { // the destination asks for patience
+		now = now.Add(paceStep)
+		p.next(now, true)
+	}
 	if !p.active() {
-		t.Error("it ended while it held calls back")
+		t.Error("it ended while nobody could make use of it")
 	}
 }
 
@@ -110,7 +118,7 @@ func TestPaceAhead(t *testing.T) {
 	start := p
 	for range 10 {
 		if got := start.at(now); got != p.line {
-			t.Errorf("%v after the start, %v/s are expected, %v/s are allowed", now.Sub(start.begun), got, p.line)
+			t.Errorf("%v after the start, %v/s are expected, %v/s are allowed", now.Sub(start.used), got, p.line)
 		}
 		steps(&p, &now, 1, 0)
 	}

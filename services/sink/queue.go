@@ -39,7 +39,9 @@ func (q *queue) pop() *call {
 func (d *destination) enqueue(c *call) (room <-chan struct{}, why string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	why = d.closed(time.Now())
+	now := time.Now()
+	d.adopt(now)
+	why = d.closed(now)
 	if c.ctx.Err() == nil && why == "" { // else its partition's calls were released already
 		q := &d.live
 		if c.back {
@@ -131,9 +133,26 @@ func (d *destination) next() *call {
 
 // run makes a call under way. Called with mu held.
 func (d *destination) run(c *call) {
-	d.open++
-	d.held.Add(openWeight)
+	d.begin()
 	go d.work(c)
+}
+
+// begin takes a call into the books. Called with mu held.
+func (d *destination) begin() {
+	d.open++
+	d.entering++
+	d.held.Add(openWeight)
+}
+
+// entered says that a call is through the guard, or is not to be made.
+func (d *destination) entered(c *call) {
+	if c.entered {
+		return
+	}
+	c.entered = true
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.entering--
 }
 
 // work makes calls until none may be made.
@@ -153,8 +172,7 @@ func (d *destination) done(c *call) *call {
 	d.tell()
 	c = d.next()
 	if c != nil {
-		d.open++
-		d.held.Add(openWeight)
+		d.begin()
 		d.resume() // there may be room for more
 	}
 	return c

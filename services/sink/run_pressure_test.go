@@ -2,16 +2,22 @@ package sink_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/pipelinetest"
 	"github.com/millrace-io/millrace/pipeline/state"
+	"github.com/millrace-io/millrace/pipeline/stream"
+	"github.com/millrace-io/millrace/pipeline/telemetry"
+	"github.com/millrace-io/millrace/services/sink"
 )
 
 // change changes the state of a destination, as somebody else would.
@@ -86,7 +92,7 @@ func TestRunPausesOutliveTheSink(t *testing.T) {
 	}
 	receiver.Answer(func(*pipelinetest.Call) pipelinetest.Answer { return pipelinetest.Answer{} })
 	r.change("crm", func(s state.State) (state.State, bool) {
-		s.Status, s.By, s.Reason, s.Detail, s.Since, s.Rate = state.Active, "ada", "", "", time.Now().UTC(), 1000
+		s.Status, s.By, s.Reason, s.Detail, s.Since, s.Back, s.Rate = state.Active, "ada", "", "", time.Now().UTC(), time.Now().UTC(), 1000
 		return s, true
 	})
 	if got := r.ledger(n + 2); got["crm delivered"] != n+1 {
@@ -197,4 +203,37 @@ func (r *running) newLive() *definition.Live {
 		r.t.Fatal(err)
 	}
 	return definition.NewLive(r.cfg, catalog)
+}
+
+// TestRunEndsWhereItCanNotGoOn has a record of a newer Millrace, which stops the
+// sink: it says so and does not linger.
+func TestRunEndsWhereItCanNotGoOn(t *testing.T) {
+	t.Parallel()
+	receiver := pipelinetest.Receiver(t)
+	r := run(t, destinationAt("crm", receiver.URL, ""))
+	r.stop()
+	v := pipeline.Delivery{ID: id(1), Webhook: "crm", Destination: "crm", Lane: pipeline.DefaultLane}
+	newer := append([]byte{pipeline.EnvelopeFormat + 1}, v.AppendTo(nil)[1:]...)
+	record := pipeline.Record{Topic: r.cfg.Names.Deliveries(v.Lane), Key: v.Key(), Headers: []pipeline.Header{{Key: pipeline.EnvelopeHeader, Value: newer}}}
+	if err := r.producer.Produce(t.Context(), []pipeline.Record{record}); err != nil {
+		t.Fatal(err)
+	}
+	client, err := httpsend.New(httpsend.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := r.newLive()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { _ = live.Run(ctx) })
+	err = sink.Run(ctx, sink.Config{
+		Stream: r.cfg, Definitions: live, Client: client, Metrics: telemetry.Discard(),
+		Log: r.cfg.Log, Observer: func(string) stream.Observer { return stream.Observer{} },
+	})
+	cancel()
+	if !errors.Is(err, pipeline.ErrNewerFormat) {
+		t.Errorf("it ended with %v", err)
+	}
 }

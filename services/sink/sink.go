@@ -105,6 +105,9 @@ func (s *sink) serve(ctx context.Context, g *errgroup.Group, states *state.Live)
 	defer cfg.Client.Close()
 	var watching sync.WaitGroup
 	defer watching.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer s.rest()
 	watching.Go(func() { s.follow(ctx, runner, lanes) })
 	watching.Go(func() { s.watchSecrets(ctx) })
 	watching.Go(func() { s.followStates(ctx, states) })
@@ -120,6 +123,15 @@ func (s *sink) serve(ctx context.Context, g *errgroup.Group, states *state.Live)
 	})
 	g.Go(func() error { return mover.Run(ctx) })
 	return runner.Run(ctx)
+}
+
+// rest stops the timers of destinations.
+func (s *sink) rest() {
+	for _, d := range s.all() {
+		d.mu.Lock()
+		d.stopWatch()
+		d.mu.Unlock()
+	}
 }
 
 // definitions are those in force: a *definition.Live.
@@ -217,8 +229,9 @@ func (s *sink) review(defs *definition.Snapshot) {
 		if defs.Destinations[name] != def {
 			s.waiting.want(name, now)
 		}
-		if defs.Destinations[name] == nil && defs.Broken[definition.Key{Kind: definition.KindDestination, Name: name}] == nil {
-			s.states.change(name, forget)
+		key := definition.Key{Kind: definition.KindDestination, Name: name}
+		if defs.Destinations[name] == nil && defs.Broken[key] == nil {
+			s.states.add(name, change{Change: forget(known.Resources[key].Revision)})
 		}
 	}
 }
@@ -257,13 +270,6 @@ func (s *sink) owns(shares map[string]float64) {
 	for _, d := range s.destinations {
 		d.setShare(s.share(d.definition().Lane))
 	}
-}
-
-// runtime returns the runtime of a destination if there is one already.
-func (s *sink) runtime(name string) *destination {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.destinations[name]
 }
 
 // share is the part of a destination's limits that this sink may use. In the

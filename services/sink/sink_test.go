@@ -175,7 +175,7 @@ func (h *house) someone(destination string, change state.Change) {
 
 // resume is what `millrace destinations resume` does.
 func resume(s state.State) (state.State, bool) {
-	s.Status, s.By, s.Reason, s.Detail, s.Since = state.Active, "ada", "", "", time.Now()
+	s.Status, s.By, s.Reason, s.Detail, s.Since, s.Back = state.Active, "ada", "", "", time.Now(), time.Now()
 	return s, true
 }
 

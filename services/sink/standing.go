@@ -35,9 +35,8 @@ func (d *destination) barred() string {
 // closed is barred, or that the breaker is open and has its probe, if it is time
 // for one. Called with mu held.
 func (d *destination) closed(now time.Time) string {
-	d.adopt(now)
 	why := d.barred()
-	if why == "" && d.current.holds(now, d.open+len(d.live)+len(d.back) > 0) {
+	if why == "" && d.current.holds(now, d.entering+len(d.live)+len(d.back) > 0) {
 		why = whyBreaker
 	}
 	return why
@@ -62,27 +61,32 @@ func (d *destination) mayCall() (why string) {
 func (d *destination) inherit(s state.State) {
 	d.status = s
 	d.before = s.Rate * d.share
-	if s.Callable() && time.Since(s.Since) < resumedLately {
-		d.comesBack()
-	}
 }
 
-// resumedLately is how long ago a destination was resumed that is not yet taken
-// to be back.
-const resumedLately = 10 * time.Minute
-
-// adopt opens the breaker as the sink had it that was here before. As long as we
-// make calls ourselves, our own breaker knows better. Called with mu held.
+// adopt takes over what another sink knew that had the destination before: that
+// its breaker is open, or that it has come back just now. As long as we make
+// calls ourselves, we know better. Called with mu held, when there is something
+// to send.
 func (d *destination) adopt(now time.Time) {
-	until := d.status.OpenUntil
-	if until.IsZero() || until.Equal(d.adopted) || now.Sub(d.called) < time.Duration(d.current.def.Breaker.Open) {
+	if now.Sub(d.called) < time.Duration(d.current.def.Breaker.Open) || d.current.isOpen() {
 		return
 	}
-	d.adopted = until
-	d.before = d.status.Rate * d.share
-	d.current.restore(until)
-	d.look()
+	s := d.status
+	switch {
+	case !s.OpenUntil.IsZero() && !s.OpenUntil.Equal(d.adopted):
+		d.adopted, d.restored = s.OpenUntil, true
+		d.before = s.Rate * d.share
+		d.current.restore(s.OpenUntil)
+		d.look()
+	case s.Back.After(d.returned) && now.Sub(s.Back) < backLately:
+		d.before = s.Rate * d.share
+		d.comesBack(s.Back)
+	}
 }
+
+// backLately is how long ago a destination came back that is not yet taken to be
+// as it was before.
+const backLately = 10 * time.Minute
 
 // ended takes note of a call that was made: what it says about the destination's
 // pace, and what its breaker has turned to.
@@ -104,8 +108,8 @@ func (d *destination) ended(a *attempt, now time.Time, verdict error, t turn) {
 	case opened:
 		d.opened(now, a.call.quiet())
 	case recovered:
-		d.comesBack()
-		d.save(closeBreaker)
+		d.comesBack(now)
+		d.save(closeBreaker(now))
 	}
 	d.mu.Unlock()
 	if t == opened {
@@ -119,7 +123,7 @@ func (d *destination) ended(a *attempt, now time.Time, verdict error, t turn) {
 func (d *destination) opened(now time.Time, quiet bool) {
 	d.remember(now)
 	until, _ := d.current.opensAt()
-	d.adopted = until
+	d.adopted, d.restored = until, false
 	total, instance := d.before/d.share, d.Stream.Instance
 	d.save(func(s state.State) (state.State, bool) {
 		s.Destination, s.OpenUntil, s.Rate, s.Instance = d.name, until, total, instance
@@ -129,10 +133,27 @@ func (d *destination) opened(now time.Time, quiet bool) {
 	d.look()
 }
 
-func closeBreaker(s state.State) (state.State, bool) {
-	open := !s.OpenUntil.IsZero()
-	s.OpenUntil, s.Instance = time.Time{}, ""
-	return s, open
+func closeBreaker(now time.Time) state.Change {
+	now = now.UTC().Truncate(time.Millisecond)
+	return func(s state.State) (state.State, bool) {
+		open := !s.OpenUntil.IsZero()
+		s.OpenUntil, s.Instance, s.Back = time.Time{}, "", now
+		return s, open
+	}
+}
+
+// staysOpen tells other sinks that the breaker is open for longer.
+func (d *destination) staysOpen(until time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.adopted = until
+	d.save(func(s state.State) (state.State, bool) {
+		longer := !s.OpenUntil.IsZero() && until.After(s.OpenUntil)
+		if longer {
+			s.OpenUntil = until
+		}
+		return s, longer
+	})
 }
 
 // remember keeps the rate before. Where it falls within a slow start, half of
@@ -142,14 +163,20 @@ func (d *destination) remember(now time.Time) {
 	if d.pace.active() {
 		before = max(before, d.before/2)
 	}
-	d.before = before
+	if before > 0 { // else there were no calls that would say so
+		d.before = before
+	}
 	d.pace = pace{}
 }
 
-// comesBack begins the slow start of a destination that was away, and has those
-// look again who wait for it. Called with mu held.
-func (d *destination) comesBack() {
+// comesBack begins the slow start of a destination that was away until then, and
+// has those look again who wait for it. Called with mu held.
+func (d *destination) comesBack(at time.Time) {
 	now := time.Now()
+	if at.After(d.returned) {
+		d.returned = at
+	}
+	d.restored = false
 	before := d.before
 	if l := d.current.def.Limits; l.Rate > 0 { // who set it knows that it takes as many
 		before = max(before, l.Rate*d.share)
@@ -183,7 +210,7 @@ func (d *destination) look() {
 		}
 		next = now.Add(probeTime + time.Millisecond)
 	case d.pace.active():
-		if d.pace.next(now) {
+		if d.pace.next(now, d.current.isShut(now)) {
 			d.limit()
 			d.resume()
 		}
@@ -224,7 +251,7 @@ func (d *destination) sweep() {
 func (d *destination) pause(status state.Status, reason state.Reason, detail string, quiet bool) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	d.mu.Lock()
-	if !d.status.Callable() {
+	if !d.status.Callable() || d.gone {
 		d.mu.Unlock()
 		return
 	}
@@ -260,6 +287,9 @@ func (d *destination) follow(s state.State) {
 		d.remember(time.Now())
 	case !was.Callable() && s.Callable():
 		d.resumed(s)
+	case d.restored && s.OpenUntil.IsZero(): // the other sink goes on with it
+		d.current.closed()
+		d.comesBack(s.Back)
 	}
 	d.mu.Unlock()
 	d.sweep()
@@ -272,19 +302,27 @@ func (d *destination) resumed(s state.State) {
 	d.current = &revision{guard: newGuard(d.current.def, d.Log, d.Metrics), def: d.current.def, sender: d.current.sender}
 	d.before = max(d.before, s.Rate*d.share)
 	d.Log.Info("destination resumed", telemetry.KeyDestination, d.name, "by", s.By)
-	d.comesBack()
+	d.comesBack(s.Back)
 }
 
 // save has a change of the state written. Called with mu held.
 func (d *destination) save(c state.Change) {
+	if d.gone {
+		return // the state of whoever has its name now is another
+	}
+	revision := d.known.Load().Resources[definition.Key{Kind: definition.KindDestination, Name: d.name}].Revision
 	d.unsaved++
-	d.states.change(d.name, c)
+	d.states.add(d.name, change{by: d, Change: func(now state.State) (state.State, bool) {
+		next, changed := c(now)
+		next.Revision = max(next.Revision, revision)
+		return next, changed
+	}})
 }
 
-// saved says that so many changes are written.
-func (d *destination) saved(n int) {
+// saved says that a change is written.
+func (d *destination) saved() {
 	d.mu.Lock()
-	d.unsaved -= n
+	d.unsaved--
 	d.mu.Unlock()
 	d.follow(d.stateOf(d.name))
 }

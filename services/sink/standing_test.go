@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -292,11 +293,185 @@ func TestStateIsInherited(t *testing.T) {
 	})
 	t.Run("resumed", func(t *testing.T) {
 		test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
-			h.written["crm"] = state.State{Destination: "crm", Status: state.Active, By: "ada", Since: time.Now().Add(-time.Minute), Rate: 200}
-			h.newest()
-			if d := h.runtimeOf("crm"); d.pace.line != 10 {
-				t.Errorf("the slow start begins with %v/s", d.pace.line)
+			h.written["crm"] = state.State{Destination: "crm", Status: state.Active, By: "ada", Back: time.Now().Add(-time.Minute), Rate: 200}
+			h.answer("crm", always(ok(), 10*time.Millisecond))
+			start := time.Now()
+			for _, s := range h.backlog(t.Context(), "crm", 10) {
+				h.became(s)
+			}
+			if took := time.Since(start); took < time.Second-50*time.Millisecond || h.runtimeOf("crm").pace.line != 10 {
+				t.Errorf("ten calls took %v, the slow start is at %v/s", took, h.runtimeOf("crm").pace.line)
 			}
 		})
+	})
+	t.Run("closed again by the other", func(t *testing.T) {
+		test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+			h.checkSecrets(map[string]string{}) // which makes the runtime of every destination
+			openBy := func(instance string) state.Change {
+				return func(s state.State) (state.State, bool) {
+					s.OpenUntil, s.Instance, s.Rate = time.Now().Add(30*time.Second).UTC(), instance, 200
+					return s, true
+				}
+			}
+			h.someone("crm", openBy("other"))
+			if d := h.runtimeOf("crm"); d.current.isOpen() || d.watch != nil {
+				t.Error("a sink that has nothing to send takes over a breaker")
+			}
+			if got := h.one(); got.called() {
+				t.Fatalf("one became %+v", got)
+			}
+			h.someone("crm", closeBreaker(time.Now()))
+			if d := h.runtimeOf("crm"); d.current.isOpen() || d.pace.line != 10 {
+				t.Errorf("when the other one closed it, it is open: %v, the slow start is at %v/s", d.current.isOpen(), d.pace.line)
+			}
+		})
+	})
+}
+
+// TestTheRateBeforeIsKept has what must not be taken for the rate before: nothing
+// at all, since there were only probes.
+func TestTheRateBeforeIsKept(t *testing.T) {
+	for name, answer := range map[string]httpsend.Result{"probes fail": failed(500, "", 0), "it is gone": answered(410, httpsend.Disable)} {
+		t.Run(name, func(t *testing.T) {
+			test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+				h.written["crm"] = state.State{Destination: "crm", Status: state.Active, OpenUntil: time.Now().Add(time.Second).UTC(), Rate: 200, Instance: "other"}
+				h.answer("crm", always(answer, 0))
+				for range 5 {
+					h.one()
+					time.Sleep(40 * time.Second)
+				}
+				if d := h.runtimeOf("crm"); d.before != 200 || h.stateNow("crm").Rate != 200 {
+					t.Errorf("it is taken to be %v/s, written is %v/s", d.before, h.stateNow("crm").Rate)
+				}
+			})
+		})
+	}
+}
+
+// TestPatienceDuringSlowStart has a destination that asks for a minute in the
+// middle of a slow start: it goes on from there, and is not over.
+func TestPatienceDuringSlowStart(t *testing.T) {
+	test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+		h.written["crm"] = state.State{Destination: "crm", Status: state.Active, By: "ada", Back: time.Now(), Rate: 200}
+		h.answer("crm", always(failed(429, "", time.Minute), 0))
+		h.one()
+		h.answer("crm", always(ok(), 10*time.Millisecond))
+		time.Sleep(61 * time.Second)
+		start := time.Now()
+		for _, s := range h.backlog(t.Context(), "crm", 20) {
+			h.became(s)
+		}
+		if took := time.Since(start); took < time.Second {
+			t.Errorf("twenty calls took %v", took)
+		}
+	})
+}
+
+// TestAPassThatBeginsLate has a backlog come back only long after its
+// destination did: the slow start is still to come.
+func TestAPassThatBeginsLate(t *testing.T) {
+	test(t, hooked("crm", "retry: {attempts: 100}")+hooked("another", ""), func(t *testing.T, h *house) {
+		log := &strings.Builder{}
+		h.Log = logTo(log)
+		p := &platform{house: h, name: "crm", capacity: 100}
+		h.answer("crm", p.endpoint)
+		w := h.works(100_000)
+		w.live("crm", 80, 30)
+		p.breaks(true)
+		w.put("crm", 2000)
+		time.Sleep(3 * time.Minute)
+		h.waiting.mu.Lock()
+		for _, part := range h.waiting.parts { // as if a pass for another one had just taken a minute
+			part.last = time.Now()
+			part.start = part.last.Add(-time.Minute)
+		}
+		h.waiting.mu.Unlock()
+		trips := strings.Count(log.String(), "breaker opened")
+		p.breaks(false)
+		returned := time.Now()
+		w.end()
+		offers := p.since(returned)
+		for len(offers) > 0 && !offers[0].taken {
+			offers = offers[1:]
+		}
+		belowTheLine(t, offers)
+		if n := strings.Count(log.String(), "breaker opened"); n != trips {
+			t.Errorf("the breaker opened %d times more", n-trips)
+		}
+	})
+}
+
+// TestHungCallsDoNotHoldUpTheProbe has calls of before that hang while the
+// destination is back.
+func TestHungCallsDoNotHoldUpTheProbe(t *testing.T) {
+	test(t, hooked("crm", "limits: {concurrency: 60, timeout: 55s}\nbreaker: {failures: 3, open: 10s}\nretry: {attempts: 100}")+hooked("another", ""), func(t *testing.T, h *house) {
+		w := h.works(1000)
+		h.answer("crm", always(failed(0, httpsend.ClassTimeout, 0), 55*time.Second))
+		for range 57 {
+			w.put("crm", 1)
+			time.Sleep(time.Second)
+		}
+		h.answer("crm", nil)
+		start := time.Now()
+		for h.runtimeOf("crm").current.isOpen() || time.Since(start) < time.Second {
+			time.Sleep(time.Second)
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		w.end()
+	})
+}
+
+// TestTheNameOfARemovedDestination has what happens to a destination that was
+// removed while another one gets its name.
+func TestTheNameOfARemovedDestination(t *testing.T) {
+	t.Parallel()
+	t.Run("a late answer", func(t *testing.T) {
+		test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+			h.answer("crm", always(answered(410, httpsend.Disable), time.Second))
+			s := h.takes(t.Context(), h.slipOf(h.delivery("crm")))
+			synctest.Wait()
+			h.live.replace(t, hooked("another", ""))
+			h.newest()
+			h.became(s)
+			h.live.apply(t, hooked("crm", ""))
+			h.answer("crm", nil)
+			if got := h.one(); got.ending != pipeline.Delivered {
+				t.Errorf("its first delivery became %+v, its state is %+v", got, h.statusOf("crm"))
+			}
+		})
+	})
+	t.Run("a sink that learns of it late", func(t *testing.T) {
+		test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+			h.newest()
+			h.written["crm"] = state.State{Destination: "crm", Status: state.Paused, By: "ada", Reason: state.Operator, Revision: 100}
+			h.live.replace(t, hooked("another", ""))
+			h.newest()
+			if got := h.statusOf("crm"); got.Status != state.Paused {
+				t.Errorf("the pause of the one that came after became %+v", got)
+			}
+		})
+	})
+	t.Run("added again at once", func(t *testing.T) {
+		test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+			h.newest()
+			h.runtimeOf("crm")
+			h.live.replace(t, hooked("another", ""))
+			h.newest()
+			h.live.apply(t, hooked("crm", ""))
+			h.newest()
+			if n := h.runtimeOf("crm").unsaved; n != 0 {
+				t.Errorf("%d changes are not written", n)
+			}
+		})
+	})
+	t.Run("forgotten and opened at once", func(t *testing.T) {
+		t.Parallel()
+		opens := func(s state.State) (state.State, bool) { s.OpenUntil = time.Now(); return s, true }
+		both := inTurn("crm", []change{{Change: forget(5)}, {Change: opens}})
+		if got, _ := both(state.State{Destination: "crm", Status: state.Paused, Revision: 5}); got.Status != state.Active || got.Destination != "crm" {
+			t.Errorf("written is %+v", got)
+		}
 	})
 }

@@ -15,42 +15,53 @@ import (
 type changes struct {
 	wake chan struct{}
 	mu   sync.Mutex
-	all  map[string][]state.Change // by destination
+	all  map[string][]change // by destination
 }
 
-func newChanges() *changes {
-	return &changes{wake: make(chan struct{}, 1), all: map[string][]state.Change{}}
+// change is one of them, with the runtime that wants it; nil if that is gone.
+type change struct {
+	state.Change
+	by *destination
 }
 
-func (c *changes) change(destination string, change state.Change) {
+func newChanges() *changes { return &changes{wake: make(chan struct{}, 1), all: map[string][]change{}} }
+
+func (c *changes) add(destination string, ch change) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.all[destination] = append(c.all[destination], change)
+	c.all[destination] = append(c.all[destination], ch)
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-// take returns what there is to write, and how many changes of each destination
-// that is.
-func (c *changes) take() (merged map[string]state.Change, counts map[string]int) {
+// take returns what there is to write, and who is to be told when it is.
+func (c *changes) take() (merged map[string]state.Change, by []*destination) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	merged, counts = map[string]state.Change{}, map[string]int{}
+	merged = map[string]state.Change{}
 	for name, list := range c.all {
-		merged[name], counts[name] = inTurn(list), len(list)
+		merged[name] = inTurn(name, list)
+		for _, ch := range list {
+			if ch.by != nil {
+				by = append(by, ch.by)
+			}
+		}
 	}
-	c.all = map[string][]state.Change{}
-	return merged, counts
+	c.all = map[string][]change{}
+	return merged, by
 }
 
 // inTurn makes one change of several.
-func inTurn(list []state.Change) state.Change {
+func inTurn(name string, list []change) state.Change {
 	return func(s state.State) (state.State, bool) {
 		changed := false
 		for _, c := range list {
-			next, change := c(s)
+			if s == (state.State{}) { // it has just been forgotten
+				s = (*state.Snapshot)(nil).State(name)
+			}
+			next, change := c.Change(s)
 			if change {
 				s, changed = next, true
 			}
@@ -59,10 +70,15 @@ func inTurn(list []state.Change) state.Change {
 	}
 }
 
-// forget removes the state of a destination that was removed: one that gets its
-// name later is another.
-func forget(now state.State) (state.State, bool) {
-	return state.State{}, now != (*state.Snapshot)(nil).State(now.Destination)
+// forget removes the state of a destination that was removed, last seen in a
+// revision: one that gets its name later is another.
+func forget(revision int64) state.Change {
+	return func(now state.State) (state.State, bool) {
+		if now.Revision > revision || now == (*state.Snapshot)(nil).State(now.Destination) {
+			return now, false
+		}
+		return state.State{}, true
+	}
 }
 
 // writeStates writes changes of states until ctx ends. What is not written by
@@ -74,7 +90,7 @@ func (s *sink) writeStates(ctx context.Context, write func(context.Context, map[
 		case <-ctx.Done():
 			return
 		}
-		merged, counts := s.states.take()
+		merged, by := s.states.take()
 		for err := write(ctx, merged); err != nil; err = write(ctx, merged) {
 			if waitUntil(ctx, time.Now().Add(statesRetry)) != nil {
 				return
@@ -82,10 +98,8 @@ func (s *sink) writeStates(ctx context.Context, write func(context.Context, map[
 			s.Log.Warn("states of destinations have to be written again",
 				"destinations", slices.Sorted(maps.Keys(merged)), telemetry.KeyError, err)
 		}
-		for name, n := range counts {
-			if d := s.runtime(name); d != nil {
-				d.saved(n)
-			}
+		for _, d := range by {
+			d.saved()
 		}
 	}
 }

@@ -22,6 +22,7 @@ type call struct {
 	webhook  *definition.Webhook // as it was when last looked at; nil before that
 	span     *telemetry.Span     // from Take to the end of the ticket
 	status   int                 // of the answer to the call; 0: none
+	entered  bool                // see destination.entered
 }
 
 // ticket is an open record of a partition: a *stream.Ticket.
@@ -65,7 +66,7 @@ func (s *sink) take(ctx context.Context, r *pipeline.Record, t ticket) error {
 	if r.Topic == s.names.Waiting(c.delivery.Lane) {
 		return s.reconsider(c)
 	}
-	if !s.check(c, s.newest()) {
+	if s.callee(c) == nil {
 		return nil
 	}
 	if _, far := tierFor(time.Until(c.delivery.Due)); far {
@@ -86,9 +87,8 @@ func (s *sink) take(ctx context.Context, r *pipeline.Record, t ticket) error {
 func (s *sink) admit(c *call) error {
 	s.watch(c.ctx)
 	for {
-		d := s.destination(c.delivery.Destination)
-		if d == nil { // gone since it was checked
-			s.check(c, s.newest())
+		d := s.callee(c)
+		if d == nil {
 			return nil
 		}
 		room, why := d.enqueue(c)
@@ -106,10 +106,21 @@ func (s *sink) admit(c *call) error {
 			d.putOff(c, time.Now(), whyBusy)
 			return nil
 		}
-		if err := s.stand(c, room); err != nil || !s.check(c, s.newest()) {
+		if err := s.stand(c, room); err != nil {
 			return err
 		}
 	}
+}
+
+// callee is whom a delivery goes to; nil if it has been ended or put off, as the
+// definitions say.
+func (s *sink) callee(c *call) *destination {
+	for s.check(c, s.newest()) {
+		if d := s.destination(c.delivery.Destination); d != nil {
+			return d
+		} // else it has gone since it was checked
+	}
+	return nil
 }
 
 // stand waits until there may be room for a call, or it expires.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
 
@@ -46,6 +47,7 @@ type waitingPart struct {
 const (
 	passRest  = time.Second
 	passShare = 4                // rests, for the time that a pass took
+	passMost  = time.Minute      // at most
 	passEvery = time.Hour        // for max_age, where nothing happens
 	passRetry = 5 * time.Second  // where Kafka does not say where topics end
 	passAsk   = 30 * time.Second // how long it has for that
@@ -142,10 +144,11 @@ func (w *waiting) forget(at spot, p *waitingPart) {
 	defer w.mu.Unlock()
 	if w.parts[at] == p {
 		delete(w.parts, at)
+		close(p.begun) // somebody may have it back already, and has to ask for the new one
 	}
 }
 
-// due returns the partitions whose pass is to begin, and when to ask again.
+// due returns the partitions whose pass is to begin now, and when to ask again.
 func (w *waiting) due(now time.Time) (due []spot, next time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -158,9 +161,21 @@ func (w *waiting) due(now time.Time) (due []spot, next time.Time) {
 			next = earlier(next, from)
 		} else {
 			due = append(due, at)
+			p.wanted = time.Time{} // what is wanted from now on may not be within the end that is asked for
 		}
 	}
 	return due, next
+}
+
+// again wants passes that could not begin.
+func (w *waiting) again(due []spot, from time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, at := range due {
+		if p := w.parts[at]; p != nil {
+			p.want(from)
+		}
+	}
 }
 
 // ready is when the wanted pass may begin.
@@ -168,7 +183,7 @@ func (p *waitingPart) ready() time.Time {
 	if p.last.IsZero() {
 		return p.wanted
 	}
-	rested := p.last.Add(max(passRest, passShare*p.last.Sub(p.start)))
+	rested := p.last.Add(min(max(passRest, passShare*p.last.Sub(p.start)), passMost))
 	if rested.After(p.wanted) {
 		return rested
 	}
@@ -192,7 +207,7 @@ func (w *waiting) begin(now time.Time, due []spot, end func(spot) int64) {
 			continue
 		}
 		p.end = max(p.end, end(at))
-		p.wanted, p.start, p.last = time.Time{}, now, now
+		p.start, p.last = now, now
 		close(p.begun)
 		p.begun = make(chan struct{})
 	}
@@ -238,6 +253,7 @@ func (s *sink) pass(ctx context.Context, ends ends) (next time.Time) {
 		if ctx.Err() == nil {
 			s.Log.Warn("waiting deliveries have to wait for Kafka", telemetry.KeyError, err)
 		}
+		s.waiting.again(due, time.Now().Add(passRetry))
 		return time.Now().Add(passRetry)
 	}
 	s.waiting.begin(time.Now(), due, func(at spot) int64 { return found[s.names.Waiting(at.lane)][at.partition] })
@@ -260,7 +276,7 @@ func (s *sink) wait(c *call, v pipeline.Delivery, why string, out *pipeline.Outp
 	case d == nil:
 	case why == whyTurn:
 		s.waiting.want(v.Destination, time.Now().Add(comebackTime/2))
-	case d.standing() == "":
+	case d.standing() == "" && s.known.Load().Broken[definition.Key{Kind: definition.KindWebhook, Name: v.Webhook}] == nil:
 		// It may go since it was decided that it may not: whoever wanted the pass
 		// for that did not see this one.
 		s.waiting.want(v.Destination, time.Now())
@@ -276,12 +292,8 @@ func (s *sink) reconsider(c *call) error {
 	if err := s.waiting.await(c.ctx, spot{c.delivery.Lane, c.record.Partition}, c.record.Offset); err != nil {
 		return err
 	}
-	if !s.check(c, s.newest()) {
-		return nil
-	}
-	d := s.destination(c.delivery.Destination)
-	if d == nil { // gone since it was checked
-		s.check(c, s.newest())
+	d := s.callee(c)
+	if d == nil {
 		return nil
 	}
 	due, ok, why := d.comeback(time.Now())

@@ -3,10 +3,13 @@ package sink
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/millrace-io/millrace/pipeline"
 )
 
 // reader reads a waiting partition of n records, as its feed does, and writes
@@ -79,6 +82,62 @@ func TestPasses(t *testing.T) {
 		if len(h.waiting.parts) != 0 {
 			t.Error("a partition that went is still known")
 		}
+	})
+}
+
+// TestWantedWhileItBegins has a pass wanted while it is asked where that for
+// another destination ends: what was written since is not within that one.
+func TestWantedWhileItBegins(t *testing.T) {
+	test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+		at := spot{"default", 0}
+		ctx, cancel := context.WithCancel(t.Context())
+		r := &reader{w: h.waiting, at: at}
+		go h.passes(ctx, func(context.Context, ...string) (map[string]map[int32]int64, error) {
+			end := r.end.Load()
+			<-time.After(5 * time.Millisecond)
+			return map[string]map[int32]int64{h.names.Waiting("default"): {0: end}}, nil
+		})
+		go func() { _ = h.waiting.await(ctx, at, 0); r.next.Add(1) }()
+		time.Sleep(10 * time.Second)
+		h.waiting.note("another", at)
+		h.waiting.want("another", time.Now())
+		time.Sleep(2 * time.Millisecond)
+		r.end.Add(1)
+		h.waiting.note("crm", at)
+		h.waiting.want("crm", time.Now())
+		time.Sleep(10 * time.Second)
+		if r.next.Load() == 0 {
+			t.Error("it is forgotten")
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// TestUnusableWebhookWaitsInPeace has deliveries of a webhook whose definition
+// can't be used, to a destination that can be called: they are not written again
+// and again.
+func TestUnusableWebhookWaitsInPeace(t *testing.T) {
+	test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+		w := h.works(1000)
+		broken := h.live.now.With([]pipeline.Record{{Key: []byte("Webhook/crm"), Value: []byte("{")}}, h.live.now.Offset+1)
+		v := h.delivery("crm")
+		h.live.publish(broken)
+		w.mu.Lock()
+		for range 10 {
+			w.under.Add(1)
+			v.ID = fmt.Sprint(v.ID, "x")
+			w.send(h.names.Deliveries("default"), v)
+		}
+		w.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if n := w.logEnd(h.names.Waiting("default")); n > 40 {
+			t.Errorf("10 deliveries were written %d times", n)
+		}
+		h.live.apply(t, aDestination("crm", "")+aWebhook("crm", "crm", "max_age: 10h"))
+		h.newest()
+		w.end()
 	})
 }
 
