@@ -28,80 +28,6 @@ import (
 	"github.com/millrace-io/millrace/services/transform"
 )
 
-// places are those where a destination may have secrets: its keys beside the
-// name, as YAML. $HERE is where it is called.
-var places = map[string]string{
-	"header": `request: {url: "$HERE/", headers: {X-Key: "key ${file:header}", $ECHO}}`,
-	"query":  `request: {url: "$HERE/?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
-	"path":   `request: {url: "$HERE/${file:path}/x", headers: {$ECHO}}`,
-	"url":    `request: {url: "${file:url}", headers: {$ECHO}}`,
-	"filled": `request: {url: "$HERE/{{ event.user }}/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
-	"bearer": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: bearer, token: '${file:bearer}'}",
-	"basic":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: basic, username: '${file:user}', password: '${file:password}'}",
-	"coded":  `request: {url: "$HERE/", headers: {Authorization: 'Basic ${file:basic}', $ECHO}}`,
-	"key":    "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: header, name: X-Key, value: '${file:header}'}",
-	"body":   "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: /deep/key, value: '${file:body}'}",
-	"get":    "request: {method: GET, url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:body}'}",
-	"client": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: client_credentials, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}'}",
-	"grant":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: refresh_token, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}', refresh_token: '${file:refresh}'}",
-	"signed": "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:signing}', previous_secret: '${file:signed-before}'}",
-}
-
-// writtenPlaces are those where secrets may stand written out, which seals them.
-var writtenPlaces = []string{"bearer", "key", "coded", "body", "signed"}
-
-// allPlaces are the places, and those in which the secrets are written out.
-func (p *planted) allPlaces() map[string]string {
-	all := maps.Clone(places)
-	for _, place := range writtenPlaces {
-		all["written-"+place] = namedFile.ReplaceAllStringFunc(places[place], func(s string) string {
-			return strings.ReplaceAll(p.vault.value(namedFile.FindStringSubmatch(s)[1]), "'", "''")
-		})
-	}
-	return all
-}
-
-var namedFile = regexp.MustCompile(`\$\{file:([a-z-]+)\}`)
-
-// mostly are places with secrets in all that a URL has, and in a header.
-const mostly = `request: {url: "%s/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {X-Key: "${file:header}", $ECHO}}`
-
-// faults are destinations that are not called, or in vain.
-func faults() map[string]string {
-	there := func(origin string) string { return fmt.Sprintf(mostly, origin) }
-	all := map[string]string{
-		"refusing": there("http://127.0.0.1:1"), "nowhere": there("http://no-such-host.invalid"), "private": there("http://10.0.0.1"),
-		"no-tls": there("$SECURE"), "unnamed": `request: {url: "http://${file:host}/", headers: {$ECHO}}`,
-		"slow":     `request: {url: "$SLOW/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {X-Key: "${file:header}", $ECHO}}`,
-		"too-long": there("$HERE") + "\nlimits: {max_body: 1}",
-	}
-	for port := range tunnelEchoes {
-		all["tunnel-"+port] = there("http://127.0.0.2:" + port)
-	}
-	return all
-}
-
-// waits are destinations to which nothing is sent, for want of a secret that can
-// be used or of a token.
-func waits() map[string]string {
-	all := map[string]string{
-		"unfit-header":   `request: {url: $HERE/, headers: {X-Key: "${file:unfit-header}", $ECHO}}`,
-		"unfit-url":      `request: {url: "${file:unfit-url}", headers: {$ECHO}}`,
-		"unfit-escape":   `request: {url: "${file:unfit-escape}", headers: {$ECHO}}`,
-		"unfit-query":    `request: {url: "$HERE/?key=${file:unfit-query}", headers: {$ECHO}}`,
-		"unfit-signing":  "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:unfit-signing}'}",
-		"unfit-property": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:unfit-property}'}",
-		"unfit-key":      "request: {url: https://127.0.0.1/, headers: {$ECHO}}\ntls: {cert: '${file:unfit-key}', key: '${file:unfit-key}'}",
-		"unfit-ca":       "request: {url: https://127.0.0.1/, headers: {$ECHO}}\ntls: {ca: '${file:unfit-key}'}",
-	}
-	for way := range tokenEchoes {
-		if way != "given" {
-			all["token-"+way] = strings.ReplaceAll(places["grant"], "/given", "/"+way+"?not=shown")
-		}
-	}
-	return all
-}
-
 // planted is the one place where secrets are planted and looked for.
 type planted struct {
 	*millrace
@@ -128,7 +54,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		proxy: egressProxySettings{
 			EgressProxy: p.mirror.URL, EgressProxyUsername: "me", EgressProxyPasswordFile: v.file("proxy"), EgressNoProxy: []string{"127.0.0.1", "::1"},
 		},
-		registry: registrySettings{URL: p.tellingRegistry(t), Username: "me", PasswordFile: v.file("registry")},
+		registry: registrySettings{URL: p.tellingRegistry(t), Username: "reader", PasswordFile: v.file("registry")},
 	})
 	debug := &slog.HandlerOptions{Level: slog.LevelDebug}
 	p.cfg.Log = slog.New(slog.NewMultiHandler(slog.NewTextHandler(p.log, debug), slog.NewJSONHandler(p.log, debug)))
@@ -245,6 +171,9 @@ func (p *planted) onKafka(name string, args ...string) {
 func (p *planted) commands() {
 	p.t.Helper()
 	p.keep("check", "check", p.file)
+	p.keep("check of mistakes", "check", tempFile(p.t, "mistakes.yaml", regexp.MustCompile("<[a-z]+>").ReplaceAllStringFunc(mistakes, func(name string) string {
+		return p.vault.value(strings.Trim(name, "<>"))
+	})))
 	p.keep("check --json", "check", p.file, "--json")
 	p.onKafka("apply --dry-run", "apply", p.file, "--dry-run")
 	p.onKafka("apply --json", "apply", p.file, "--dry-run", "--json")
@@ -256,6 +185,8 @@ func (p *planted) commands() {
 	p.onKafka("export", "export")
 	p.onKafka("list", "list")
 	p.onKafka("list --json", "list", "--json")
+	p.keep("keys public", "keys", "public", p.opts.keyset)
+	p.keep("keys rotate", "keys", "rotate", p.opts.keyset)
 	p.keep("list at no Kafka", "list", "--brokers", strings.TrimPrefix(p.mirror.URL, "http://"),
 		"--sasl-mechanism", "PLAIN", "--sasl-username", "me", "--sasl-password-file", p.vault.file("kafka"))
 	egress := []string{
@@ -364,7 +295,7 @@ func (p *planted) waitUntilReadyz(process *process, text string, times int) {
 func (p *planted) scan() {
 	p.t.Helper()
 	n := p.cfg.Names
-	topics := []string{n.Events(), n.Matches(), n.DeadLetters(), n.Attempts(), n.Ledger(), n.Definitions(), n.Changes(), n.States()}
+	topics := []string{n.Events(), n.Matches(), n.DeadLetters(), n.Attempts(), n.Ledger(), n.Definitions(), n.Changes(), n.States(), n.OperatorEvents()}
 	for _, tier := range pipeline.Tiers() {
 		topics = append(topics, n.Delays(tier))
 	}
@@ -398,7 +329,7 @@ func (p *planted) check() {
 		}
 	}
 	for by, says := range map[string]string{
-		"log": "not with [secret]", "spans": "Name:sink", "/readyz": "[secret]: asked by", "/metrics": "millrace_attempts_total",
+		"log": "not with [secret]", "check of mistakes": "found characters here that mean something else", "spans": "Name:sink", "/readyz": "[secret]: asked by", "/metrics": "millrace_attempts_total",
 		"test --send": "Response: ", "explain": "[secret]", "tail attempts": "[secret]", "tail dead-letters": "[secret]", "export": "${file:bearer}", "list": "written-bearer-plain",
 	} {
 		if !strings.Contains(p.shown[by], says) {
