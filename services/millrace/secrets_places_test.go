@@ -10,41 +10,48 @@ import (
 // places are those where a destination may have secrets: its keys beside the
 // name, as YAML. $HERE is where it is called.
 var places = map[string]string{
-	"header": `request: {url: "$HERE/", headers: {X-Key: "key ${file:header}", $ECHO}}`,
-	"query":  `request: {url: "$HERE/?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
-	"path":   `request: {url: "$HERE/${file:path}/x", headers: {$ECHO}}`,
-	"url":    `request: {url: "${file:url}", headers: {$ECHO}}`,
-	"filled": `request: {url: "$HERE/{{ event.user }}/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
-	"bearer": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: bearer, token: '${file:bearer}'}",
-	"basic":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: basic, username: '${file:user}', password: '${file:password}'}",
-	"coded":  `request: {url: "$HERE/", headers: {Authorization: 'Basic ${file:basic}', $ECHO}}`,
-	"key":    "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: header, name: X-Key, value: '${file:header}'}",
-	"short":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: header, name: X-Key, value: '${file:short}'}",
-	"body":   "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: /deep/key, value: '${file:body}'}",
-	"get":    "request: {method: GET, url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:body}'}",
-	"client": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: client_credentials, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}'}",
-	"grant":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: refresh_token, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}', refresh_token: '${file:refresh}'}",
-	"signed": "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:signing}', previous_secret: '${file:signed-before}'}",
+	"header":         `request: {url: "$HERE/", headers: {X-Key: "key ${file:header}", $ECHO}}`,
+	"query":          `request: {url: "$HERE/?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
+	"path":           `request: {url: "$HERE/${file:path}/x", headers: {$ECHO}}`,
+	"url":            `request: {url: "${file:url}", headers: {$ECHO}}`,
+	"filled":         `request: {url: "$HERE/{{ event.user }}/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
+	"bearer":         "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: bearer, token: '${file:bearer}'}",
+	"basic":          "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: basic, username: '${file:user}', password: '${file:password}'}",
+	"coded":          `request: {url: "$HERE/", headers: {Authorization: 'Basic ${file:basic}', $ECHO}}`,
+	"key":            "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: header, name: X-Key, value: '${file:header}'}",
+	"short":          "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: header, name: X-Key, value: '${file:short}'}",
+	"short-path":     `request: {url: "$HERE/${file:short-path}/x", headers: {$ECHO}}`,
+	"short-password": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: basic, username: me, password: '${file:short}'}",
+	"body":           "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: /deep/key, value: '${file:body}'}",
+	"get":            "request: {method: GET, url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:body}'}",
+	"client":         "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: client_credentials, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}'}",
+	"grant":          "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: refresh_token, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}', refresh_token: '${file:refresh}'}",
+	"signed":         "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:signing}', previous_secret: '${file:signed-before}'}",
 }
 
 // writtenPlaces are those where secrets may stand written out, which seals them.
-var writtenPlaces = []string{"bearer", "basic", "key", "coded", "short", "body", "signed", "grant"}
+var writtenPlaces = []string{"bearer", "basic", "key", "coded", "short", "short-password", "body", "signed", "grant"}
 
 // allPlaces are the places, and those in which the secrets are written out.
-func (p *planted) allPlaces() map[string]string {
+func (v *vault) allPlaces() map[string]string {
 	all := maps.Clone(places)
 	for _, place := range writtenPlaces {
-		all["written-"+place] = namedFile.ReplaceAllStringFunc(places[place], func(s string) string {
-			if s == "${file:user}" {
-				return s // written out, it is none
-			}
-			return strings.ReplaceAll(p.vault.value(namedFile.FindStringSubmatch(s)[1]), "'", "''")
-		})
+		all["written-"+place] = v.writtenOut(places[place])
 	}
 	return all
 }
 
 var namedFile = regexp.MustCompile(`\$\{file:([a-z-]+)\}`)
+
+// writtenOut is a destination with the secrets themselves in place of their names.
+func (v *vault) writtenOut(keys string) string {
+	return namedFile.ReplaceAllStringFunc(keys, func(s string) string {
+		if s == "${file:user}" {
+			return s // written out, it is none
+		}
+		return strings.ReplaceAll(v.value(namedFile.FindStringSubmatch(s)[1]), "'", "''")
+	})
+}
 
 // mostly are places with secrets in all that a URL has, and in a header.
 const mostly = `request: {url: "%s/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {X-Key: "${file:header}", $ECHO}}`
@@ -66,7 +73,7 @@ func faults() map[string]string {
 
 // waits are destinations to which nothing is sent, for want of a secret that can
 // be used or of a token.
-func waits() map[string]string {
+func (v *vault) waits() map[string]string {
 	all := map[string]string{
 		"unfit-header":   `request: {url: $HERE/, headers: {X-Key: "${file:unfit-header}", $ECHO}}`,
 		"unfit-url":      `request: {url: "${file:unfit-url}", headers: {$ECHO}}`,
@@ -82,6 +89,8 @@ func waits() map[string]string {
 			all["token-"+way] = strings.ReplaceAll(places["grant"], "/given", "/"+way+"?not=shown")
 		}
 	}
+	client := strings.NewReplacer("/given", "/says", "${file:client}", "${file:short}").Replace(places["grant"])
+	all["token-written"] = v.writtenOut(client)
 	return all
 }
 

@@ -67,7 +67,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	p.produce(jsonEvent(t, map[string]any{"id": "e-1", "type": "menu.opened", "user": "u-1"}))
 	p.waitForCalls()
 	p.moreCommands()
-	p.waitUntilReadyz(&process, "token-", len(tokenEchoes)-1)
+	p.waitUntilReadyz(&process, "destination token-", len(tokenEchoes))
 	p.produce(pipeline.Record{Value: []byte{0, 0, 0, 0, 1, 0}}) // Avro by a schema that has to be asked for
 	p.waitUntilReadyz(&process, "[secret]: asked by", 1)
 	p.scan()
@@ -101,7 +101,7 @@ func (p *planted) write(t *testing.T) {
 		fmt.Fprintf(&b, "---\nkind: Webhook\nname: %s\nevent: menu.opened\ndestination: %[1]s\n---\n", name)
 		p.wants[name] = echo
 	}
-	for place, keys := range p.allPlaces() {
+	for place, keys := range p.vault.allPlaces() {
 		for echo := range echoes {
 			define(place+"-"+echo, echo, keys)
 		}
@@ -109,7 +109,7 @@ func (p *planted) write(t *testing.T) {
 	for name, keys := range faults() {
 		define(name, "fault", keys)
 	}
-	for name, keys := range waits() {
+	for name, keys := range p.vault.waits() {
 		define(name, "wait", keys)
 	}
 	p.file = tempFile(t, "planted.yaml", b.String())
@@ -318,7 +318,7 @@ func (p *planted) check() {
 			p.t.Errorf("%s shows the secret %q: …%s…", by, name, where)
 		}
 	}
-	for place := range p.allPlaces() {
+	for place := range p.vault.allPlaces() {
 		if sent := p.mirror.sent[place+"-plain"]; len(p.vault.heldBy(sent)) == 0 {
 			p.t.Errorf("%s: no secret was sent, but %q", place, sent)
 		}

@@ -45,7 +45,8 @@ func plantedSecrets() map[string]string {
 		"signing":      "whsec_" + base64.StdEncoding.EncodeToString([]byte("s1gning-key-of-32-bytes-in-all!!")),
 		"signed-before": "whsec_" + base64.StdEncoding.EncodeToString(
 			[]byte("the key b3fore that, in 31 byte")),
-		"short": "a:b+c=d\"e<f>&\u200b\\g/h i", // no word of it tells anything
+		"short-path": "a%2Fb+c%22d",
+		"short":      "a:b+c=d\"e<f>&\u200b\\g/h i", // no word of it tells anything
 
 		"proxy":    "pr0xy111:p4ssw0rd1",
 		"registry": "r3gistry1:p4ssw0rd2",
@@ -81,6 +82,7 @@ func newVault(t *testing.T) *vault {
 	_, key, _ := strings.Cut(string(keyset), `"value":"`)
 	key, _, _ = strings.Cut(key, `"`)
 	v.marks["keyset"] = []string{key[len(key)-40:]} // the private key stands at its end
+	v.marks["short-path"] = append(v.marks["short-path"], v.value("short-path"), `a/b+c"d`)
 	for _, encode := range encoders {
 		v.marks["short"] = append(v.marks["short"], encode(v.value("short")))
 	}
