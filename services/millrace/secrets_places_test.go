@@ -14,6 +14,7 @@ var places = map[string]string{
 	"query":          `request: {url: "$HERE/?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
 	"path":           `request: {url: "$HERE/${file:path}/x", headers: {$ECHO}}`,
 	"url":            `request: {url: "${file:url}", headers: {$ECHO}}`,
+	"short-url":      `request: {url: "${file:short-url}", headers: {$ECHO}}`,
 	"filled":         `request: {url: "$HERE/{{ event.user }}/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
 	"bearer":         "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: bearer, token: '${file:bearer}'}",
 	"basic":          "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: basic, username: '${file:user}', password: '${file:password}'}",

@@ -47,6 +47,8 @@ func TestNoSecretIsShown(t *testing.T) {
 	v := newVault(t)
 	p := &planted{vault: v, mirror: serveMirror(t, v), wants: map[string]string{}, shown: map[string]string{}}
 	v.plant(t, "url", p.mirror.URL+"/services/h00k1111-id0/wh0le111-segment?key=wh0le222-sig")
+	v.plant(t, "short-url", p.mirror.URL+"/T0/B1/z9?k=q7")
+	v.marks["short-url"] = append(v.marks["short-url"], "/T0/B1/z9")
 	p.write(t)
 	collector := pipelinetest.Collector(t)
 	p.millrace = start(t, options{
