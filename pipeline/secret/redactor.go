@@ -90,15 +90,29 @@ func pieces(s string) (all []string) {
 	for _, text := range plain(s) {
 		all = append(all, text)
 		if _, rest, ok := strings.Cut(text, "://"); ok {
-			if i := strings.IndexAny(rest, "/?"); i >= 0 && len(rest)-i >= telling {
-				all = append(all, rest[i:])
-			}
+			all = append(all, behindHost(rest)...)
 		}
 		separator := func(r rune) bool { return strings.ContainsRune("/?&=#: ", r) }
 		for _, piece := range strings.FieldsFunc(text, separator) {
 			if len(piece) >= telling {
 				all = append(all, piece)
 			}
+		}
+	}
+	return all
+}
+
+// behindHost returns path and query of a URL without its scheme, and the path, if
+// they are telling.
+func behindHost(rest string) (all []string) {
+	i := strings.IndexAny(rest, "/?")
+	if i < 0 {
+		return nil
+	}
+	path, _, _ := strings.Cut(rest[i:], "?")
+	for _, text := range []string{rest[i:], path} {
+		if len(text) >= telling {
+			all = append(all, text)
 		}
 	}
 	return all

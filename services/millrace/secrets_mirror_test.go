@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -81,10 +80,13 @@ func (m *mirror) answer(r *http.Request, body string) string {
 	m.mu.Unlock()
 	if r.Method == http.MethodConnect {
 		_, port, _ := strings.Cut(r.Host, ":")
-		return tunnelEchoes[port](told)
+		return tunnelEchoes[port](told, m.vault.value("proxy"))
 	}
 	if way, ok := strings.CutPrefix(r.URL.Path, "/token/"); ok {
 		return tokenEchoes[way](m.vault, told)
+	}
+	if name == "token-turns" {
+		return respond(401, told)
 	}
 	echo := echoes[r.Header.Get("X-Echo")]
 	if echo == nil {
@@ -138,37 +140,49 @@ func oneByOne(held []string, write func(string) string) string {
 	return b.String()
 }
 
-func jsonText(text string) string {
-	b, _ := json.Marshal(map[string]string{"error": text}) // text can be marshalled
-	return string(b)
+// encoders write a text as it is found in JSON, in a URL and so on.
+var encoders = map[string]func(string) string{
+	"plain": func(text string) string { return text },
+	"json": func(text string) string {
+		b, _ := json.Marshal(text) // a text can be marshalled
+		return inner(string(b))
+	},
+	"json-raw": func(text string) string {
+		var b strings.Builder
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(false)
+		_ = e.Encode(text)
+		return inner(strings.TrimSpace(b.String()))
+	},
+	"html":      html.EscapeString,
+	"go":        func(text string) string { return inner(strconv.Quote(text)) },
+	"query":     url.QueryEscape,
+	"query-low": func(text string) string { return lowerHex(url.QueryEscape(text)) },
+	"path":      url.PathEscape,
+	"path-low":  func(text string) string { return lowerHex(url.PathEscape(text)) },
 }
+
+// inner is what stands between quotation marks.
+func inner(quoted string) string { return quoted[1 : len(quoted)-1] }
 
 var percent = regexp.MustCompile(`%[0-9A-F]{2}`)
 
 func lowerHex(escaped string) string { return percent.ReplaceAllStringFunc(escaped, strings.ToLower) }
 
-func rawJSON(text string) string {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(text)
-	return b.String()
-}
-
 // echoes are the ways in which a destination, or what stands before it, tells
 // what it was sent; held are the secrets in that.
 var echoes = map[string]func(told string, held []string) string{
-	"plain":      func(told string, _ []string) string { return respond(400, told) },
+	"plain":      func(told string, _ []string) string { return respond(400, encoders["plain"](told)) },
 	"refused":    func(told string, _ []string) string { return respond(401, told) },
 	"again":      func(told string, _ []string) string { return respond(503, told) },
-	"json":       func(told string, _ []string) string { return respond(400, jsonText(told)) },
-	"json-raw":   func(told string, _ []string) string { return respond(400, rawJSON(told)) },
-	"html":       func(told string, _ []string) string { return respond(400, "<p>"+html.EscapeString(told)) },
-	"go":         func(told string, _ []string) string { return respond(400, strconv.Quote(told)) },
-	"query":      func(told string, _ []string) string { return respond(400, url.QueryEscape(told)) },
-	"query-low":  func(told string, _ []string) string { return respond(400, lowerHex(url.QueryEscape(told))) },
-	"path":       func(told string, _ []string) string { return respond(400, url.PathEscape(told)) },
-	"path-low":   func(told string, _ []string) string { return respond(400, lowerHex(url.PathEscape(told))) },
+	"json":       func(told string, _ []string) string { return respond(400, encoders["json"](told)) },
+	"json-raw":   func(told string, _ []string) string { return respond(400, encoders["json-raw"](told)) },
+	"html":       func(told string, _ []string) string { return respond(400, encoders["html"](told)) },
+	"go":         func(told string, _ []string) string { return respond(400, encoders["go"](told)) },
+	"query":      func(told string, _ []string) string { return respond(400, encoders["query"](told)) },
+	"query-low":  func(told string, _ []string) string { return respond(400, encoders["query-low"](told)) },
+	"path":       func(told string, _ []string) string { return respond(400, encoders["path"](told)) },
+	"path-low":   func(told string, _ []string) string { return respond(400, encoders["path-low"](told)) },
 	"base64":     func(_ string, held []string) string { return respond(400, oneByOne(held, encode(base64.StdEncoding))) },
 	"base64-url": func(_ string, held []string) string { return respond(400, oneByOne(held, encode(base64.URLEncoding))) },
 	"encoded": func(told string, _ []string) string {
@@ -186,7 +200,7 @@ var echoes = map[string]func(told string, held []string) string{
 		return respond(302, "", "Location: http://elsewhere.example/?"+url.QueryEscape(told), "X-Told: "+onOneLine(told))
 	},
 	"reason":  func(told string, _ []string) string { return "HTTP/1.1 400 " + onOneLine(told) + "\r\n\r\n" },
-	"taken":   func(told string, _ []string) string { return respond(200, "") + told }, // behind a response
+	"taken":   func(told string, _ []string) string { return "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" + told }, // behind a response
 	"no-http": func(_ string, held []string) string { return held[0] + "\r\n\r\n" },
 	"status":  func(_ string, held []string) string { return "HTTP/1.1 " + held[0] + "\r\n\r\n" },
 	"header":  func(told string, _ []string) string { return "HTTP/1.1 200 OK\r\n" + onOneLine(told) + "\r\n\r\n" },
@@ -202,14 +216,22 @@ func encode(e *base64.Encoding) func(string) string {
 	return func(s string) string { return e.EncodeToString([]byte(s)) }
 }
 
+func refusedGrant(about string) string {
+	b, _ := json.Marshal(map[string]string{"error": "invalid_grant", "error_description": about}) // texts can be marshalled
+	return string(b)
+}
+
 // tokenEchoes are the ways of a token endpoint. The first one gives a token.
 var tokenEchoes = map[string]func(v *vault, told string) string{
 	"given": func(v *vault, _ string) string {
 		return respond(200, fmt.Sprintf(`{"access_token":%q,"refresh_token":%q}`, v.value("access-token"), v.value("rotated")))
 	},
-	"says": func(_ *vault, told string) string {
-		b, _ := json.Marshal(map[string]string{"error": "invalid_grant", "error_description": told})
-		return respond(400, string(b))
+	"says": func(_ *vault, told string) string { return respond(400, refusedGrant(told)) },
+	"turns": func(v *vault, told string) string { // once it has given another refresh token, it says no to that
+		if strings.Contains(told, v.value("rotated")) {
+			return respond(400, refusedGrant(told))
+		}
+		return respond(200, fmt.Sprintf(`{"access_token":%q,"refresh_token":%q}`, v.value("access-token"), v.value("rotated")))
 	},
 	"type": func(v *vault, told string) string {
 		b, _ := json.Marshal(map[string]string{"access_token": v.value("access-token"), "token_type": told + v.value("access-token")})
@@ -238,11 +260,13 @@ var tokenEchoes = map[string]func(v *vault, told string) string{
 }
 
 // tunnelEchoes are the ways of a proxy, by the port that it is asked for.
-var tunnelEchoes = map[string]func(told string) string{
-	"1001": func(told string) string { return respond(407, told, "Proxy-Authenticate: "+onOneLine(told)) },
-	"1002": func(told string) string { return "HTTP/1.1 502 " + onOneLine(told) + "\r\n\r\n" },
-	"1003": onOneLine,
-	"1004": func(told string) string { return "HTTP/1.1 200 OK\r\n\r\n" + told },
-	"1005": func(told string) string { return "HTTP/1.1 200 OK\r\n" + onOneLine(told) + "\r\n\r\n" },
-	"1006": func(told string) string { return "HTTP/1.1 " + onOneLine(told) },
+var tunnelEchoes = map[string]func(told, password string) string{
+	"1001": func(told, _ string) string { return respond(407, told, "Proxy-Authenticate: "+onOneLine(told)) },
+	"1002": func(_, password string) string { return "HTTP/1.1 502 " + password + "\r\n\r\n" },
+	"1003": func(_, password string) string { return password + "\r\n\r\n" },
+	"1004": func(told, _ string) string { return "HTTP/1.1 200 OK\r\n\r\n" + told },
+	"1005": func(_, password string) string {
+		return "HTTP/1.1 200 OK\r\n" + strings.ReplaceAll(password, ":", " ") + "\r\n\r\n"
+	},
+	"1006": func(_, password string) string { return "HTTP/1.1 " + password + "\r\n\r\n" },
 }

@@ -28,80 +28,6 @@ import (
 	"github.com/millrace-io/millrace/services/transform"
 )
 
-// places are those where a destination may have secrets: its keys beside the
-// name, as YAML. $HERE is where it is called.
-var places = map[string]string{
-	"header": `request: {url: "$HERE/", headers: {X-Key: "key ${file:header}", $ECHO}}`,
-	"query":  `request: {url: "$HERE/?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
-	"path":   `request: {url: "$HERE/${file:path}/x", headers: {$ECHO}}`,
-	"url":    `request: {url: "${file:url}", headers: {$ECHO}}`,
-	"filled": `request: {url: "$HERE/{{ event.user }}/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
-	"bearer": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: bearer, token: '${file:bearer}'}",
-	"basic":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: basic, username: '${file:user}', password: '${file:password}'}",
-	"coded":  `request: {url: "$HERE/", headers: {Authorization: 'Basic ${file:basic}', $ECHO}}`,
-	"key":    "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: header, name: X-Key, value: '${file:header}'}",
-	"body":   "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: /deep/key, value: '${file:body}'}",
-	"get":    "request: {method: GET, url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:body}'}",
-	"client": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: client_credentials, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}'}",
-	"grant":  "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: oauth2, grant: refresh_token, token_url: '$HERE/token/given', client_id: me, client_secret: '${file:client}', refresh_token: '${file:refresh}'}",
-	"signed": "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:signing}', previous_secret: '${file:signed-before}'}",
-}
-
-// writtenPlaces are those where secrets may stand written out, which seals them.
-var writtenPlaces = []string{"bearer", "key", "coded", "body", "signed"}
-
-// allPlaces are the places, and those in which the secrets are written out.
-func (p *planted) allPlaces() map[string]string {
-	all := maps.Clone(places)
-	for _, place := range writtenPlaces {
-		all["written-"+place] = namedFile.ReplaceAllStringFunc(places[place], func(s string) string {
-			return strings.ReplaceAll(p.vault.value(namedFile.FindStringSubmatch(s)[1]), "'", "''")
-		})
-	}
-	return all
-}
-
-var namedFile = regexp.MustCompile(`\$\{file:([a-z-]+)\}`)
-
-// mostly are places with secrets in all that a URL has, and in a header.
-const mostly = `request: {url: "%s/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {X-Key: "${file:header}", $ECHO}}`
-
-// faults are destinations that are not called, or in vain.
-func faults() map[string]string {
-	there := func(origin string) string { return fmt.Sprintf(mostly, origin) }
-	all := map[string]string{
-		"refusing": there("http://127.0.0.1:1"), "nowhere": there("http://no-such-host.invalid"), "private": there("http://10.0.0.1"),
-		"no-tls": there("$SECURE"), "unnamed": `request: {url: "http://${file:host}/", headers: {$ECHO}}`,
-		"slow":     `request: {url: "$SLOW/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {X-Key: "${file:header}", $ECHO}}`,
-		"too-long": there("$HERE") + "\nlimits: {max_body: 1}",
-	}
-	for port := range tunnelEchoes {
-		all["tunnel-"+port] = there("http://127.0.0.2:" + port)
-	}
-	return all
-}
-
-// waits are destinations to which nothing is sent, for want of a secret that can
-// be used or of a token.
-func waits() map[string]string {
-	all := map[string]string{
-		"unfit-header":   `request: {url: $HERE/, headers: {X-Key: "${file:unfit-header}", $ECHO}}`,
-		"unfit-url":      `request: {url: "${file:unfit-url}", headers: {$ECHO}}`,
-		"unfit-escape":   `request: {url: "${file:unfit-escape}", headers: {$ECHO}}`,
-		"unfit-query":    `request: {url: "$HERE/?key=${file:unfit-query}", headers: {$ECHO}}`,
-		"unfit-signing":  "request: {url: $HERE/, headers: {$ECHO}}\nsigning: {secret: '${file:unfit-signing}'}",
-		"unfit-property": "request: {url: $HERE/, headers: {$ECHO}}\nauth: {type: property, name: key, value: '${file:unfit-property}'}",
-		"unfit-key":      "request: {url: https://127.0.0.1/, headers: {$ECHO}}\ntls: {cert: '${file:unfit-key}', key: '${file:unfit-key}'}",
-		"unfit-ca":       "request: {url: https://127.0.0.1/, headers: {$ECHO}}\ntls: {ca: '${file:unfit-key}'}",
-	}
-	for way := range tokenEchoes {
-		if way != "given" {
-			all["token-"+way] = strings.ReplaceAll(places["grant"], "/given", "/"+way+"?not=shown")
-		}
-	}
-	return all
-}
-
 // planted is the one place where secrets are planted and looked for.
 type planted struct {
 	*millrace
@@ -121,6 +47,8 @@ func TestNoSecretIsShown(t *testing.T) {
 	v := newVault(t)
 	p := &planted{vault: v, mirror: serveMirror(t, v), wants: map[string]string{}, shown: map[string]string{}}
 	v.plant(t, "url", p.mirror.URL+"/services/h00k1111-id0/wh0le111-segment?key=wh0le222-sig")
+	v.plant(t, "short-url", p.mirror.URL+"/T0/B1/z9?k=q7")
+	v.marks["short-url"] = append(v.marks["short-url"], "/T0/B1/z9")
 	p.write(t)
 	collector := pipelinetest.Collector(t)
 	p.millrace = start(t, options{
@@ -128,7 +56,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		proxy: egressProxySettings{
 			EgressProxy: p.mirror.URL, EgressProxyUsername: "me", EgressProxyPasswordFile: v.file("proxy"), EgressNoProxy: []string{"127.0.0.1", "::1"},
 		},
-		registry: registrySettings{URL: p.tellingRegistry(t), Username: "me", PasswordFile: v.file("registry")},
+		registry: registrySettings{URL: p.tellingRegistry(t), Username: "reader", PasswordFile: v.file("registry")},
 	})
 	debug := &slog.HandlerOptions{Level: slog.LevelDebug}
 	p.cfg.Log = slog.New(slog.NewMultiHandler(slog.NewTextHandler(p.log, debug), slog.NewJSONHandler(p.log, debug)))
@@ -141,7 +69,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	p.produce(jsonEvent(t, map[string]any{"id": "e-1", "type": "menu.opened", "user": "u-1"}))
 	p.waitForCalls()
 	p.moreCommands()
-	p.waitUntilReadyz(&process, "token-", len(tokenEchoes)-1)
+	p.waitUntilReadyz(&process, "destination token-", len(tokenEchoes))
 	p.produce(pipeline.Record{Value: []byte{0, 0, 0, 0, 1, 0}}) // Avro by a schema that has to be asked for
 	p.waitUntilReadyz(&process, "[secret]: asked by", 1)
 	p.scan()
@@ -175,7 +103,7 @@ func (p *planted) write(t *testing.T) {
 		fmt.Fprintf(&b, "---\nkind: Webhook\nname: %s\nevent: menu.opened\ndestination: %[1]s\n---\n", name)
 		p.wants[name] = echo
 	}
-	for place, keys := range p.allPlaces() {
+	for place, keys := range p.vault.allPlaces() {
 		for echo := range echoes {
 			define(place+"-"+echo, echo, keys)
 		}
@@ -183,7 +111,7 @@ func (p *planted) write(t *testing.T) {
 	for name, keys := range faults() {
 		define(name, "fault", keys)
 	}
-	for name, keys := range waits() {
+	for name, keys := range p.vault.waits() {
 		define(name, "wait", keys)
 	}
 	p.file = tempFile(t, "planted.yaml", b.String())
@@ -245,6 +173,9 @@ func (p *planted) onKafka(name string, args ...string) {
 func (p *planted) commands() {
 	p.t.Helper()
 	p.keep("check", "check", p.file)
+	p.keep("check of mistakes", "check", tempFile(p.t, "mistakes.yaml", regexp.MustCompile("<[a-z]+>").ReplaceAllStringFunc(mistakes, func(name string) string {
+		return p.vault.value(strings.Trim(name, "<>"))
+	})))
 	p.keep("check --json", "check", p.file, "--json")
 	p.onKafka("apply --dry-run", "apply", p.file, "--dry-run")
 	p.onKafka("apply --json", "apply", p.file, "--dry-run", "--json")
@@ -256,6 +187,8 @@ func (p *planted) commands() {
 	p.onKafka("export", "export")
 	p.onKafka("list", "list")
 	p.onKafka("list --json", "list", "--json")
+	p.keep("keys public", "keys", "public", p.opts.keyset)
+	p.keep("keys rotate", "keys", "rotate", p.opts.keyset)
 	p.keep("list at no Kafka", "list", "--brokers", strings.TrimPrefix(p.mirror.URL, "http://"),
 		"--sasl-mechanism", "PLAIN", "--sasl-username", "me", "--sasl-password-file", p.vault.file("kafka"))
 	egress := []string{
@@ -364,7 +297,7 @@ func (p *planted) waitUntilReadyz(process *process, text string, times int) {
 func (p *planted) scan() {
 	p.t.Helper()
 	n := p.cfg.Names
-	topics := []string{n.Events(), n.Matches(), n.DeadLetters(), n.Attempts(), n.Ledger(), n.Definitions(), n.Changes(), n.States()}
+	topics := []string{n.Events(), n.Matches(), n.DeadLetters(), n.Attempts(), n.Ledger(), n.Definitions(), n.Changes(), n.States(), n.OperatorEvents()}
 	for _, tier := range pipeline.Tiers() {
 		topics = append(topics, n.Delays(tier))
 	}
@@ -387,7 +320,7 @@ func (p *planted) check() {
 			p.t.Errorf("%s shows the secret %q: …%s…", by, name, where)
 		}
 	}
-	for place := range p.allPlaces() {
+	for place := range p.vault.allPlaces() {
 		if sent := p.mirror.sent[place+"-plain"]; len(p.vault.heldBy(sent)) == 0 {
 			p.t.Errorf("%s: no secret was sent, but %q", place, sent)
 		}
@@ -398,7 +331,7 @@ func (p *planted) check() {
 		}
 	}
 	for by, says := range map[string]string{
-		"log": "not with [secret]", "spans": "Name:sink", "/readyz": "[secret]: asked by", "/metrics": "millrace_attempts_total",
+		"log": "not with [secret]", "check of mistakes": "found characters here that mean something else", "spans": "Name:sink", "/readyz": "[secret]: asked by", "/metrics": "millrace_attempts_total",
 		"test --send": "Response: ", "explain": "[secret]", "tail attempts": "[secret]", "tail dead-letters": "[secret]", "export": "${file:bearer}", "list": "written-bearer-plain",
 	} {
 		if !strings.Contains(p.shown[by], says) {

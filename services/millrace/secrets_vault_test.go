@@ -45,6 +45,9 @@ func plantedSecrets() map[string]string {
 		"signing":      "whsec_" + base64.StdEncoding.EncodeToString([]byte("s1gning-key-of-32-bytes-in-all!!")),
 		"signed-before": "whsec_" + base64.StdEncoding.EncodeToString(
 			[]byte("the key b3fore that, in 31 byte")),
+		"short-path": "a%2Fb+c%22d",
+		"short":      "a:b+c=d\"e<f>&\u200b\\g/h i", // no word of it tells anything
+
 		"proxy":    "pr0xy111:p4ssw0rd1",
 		"registry": "r3gistry1:p4ssw0rd2",
 		"kafka":    "k4fka111-p4ssw0rd3",
@@ -79,9 +82,13 @@ func newVault(t *testing.T) *vault {
 	_, key, _ := strings.Cut(string(keyset), `"value":"`)
 	key, _, _ = strings.Cut(key, `"`)
 	v.marks["keyset"] = []string{key[len(key)-40:]} // the private key stands at its end
+	v.marks["short-path"] = append(v.marks["short-path"], v.value("short-path"), `a/b+c"d`)
+	for _, encode := range encoders {
+		v.marks["short"] = append(v.marks["short"], encode(v.value("short")))
+	}
 	for name, pair := range map[string]string{
 		"password": v.value("user") + ":" + v.value("password"), "client": "me:" + url.QueryEscape(v.value("client")),
-		"proxy": "me:" + v.value("proxy"), "registry": "me:" + v.value("registry"),
+		"proxy": "me:" + v.value("proxy"), "registry": "reader:" + v.value("registry"),
 	} {
 		v.marks[name] = append(v.marks[name], base64.StdEncoding.EncodeToString([]byte(pair)[:len(pair)/3*3]))
 	}
