@@ -167,6 +167,9 @@ func commitOne(t *testing.T, cfg Config, txn, value string) {
 	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: cfg.Names.Matches(), Value: []byte(value)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
+	if err := noted(t.Context(), cl, map[string]bool{cfg.Names.Matches(): true}); err != nil {
+		t.Fatal(err)
+	}
 	if err := cl.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
 		t.Fatal(err)
 	}
