@@ -307,10 +307,11 @@ func (d *destination) resumed(s state.State) {
 
 // save has a change of the state written. Called with mu held.
 func (d *destination) save(c state.Change) {
-	if d.gone {
-		return // the state of whoever has its name now is another
+	r := d.known.Load().Resources[definition.Key{Kind: definition.KindDestination, Name: d.name}]
+	if d.gone || r == nil {
+		return // it has been removed; the state of whoever has its name now is another
 	}
-	revision := d.known.Load().Resources[definition.Key{Kind: definition.KindDestination, Name: d.name}].Revision
+	revision := r.Revision
 	d.unsaved++
 	d.states.add(d.name, change{by: d, Change: func(now state.State) (state.State, bool) {
 		next, changed := c(now)
