@@ -107,17 +107,17 @@ func (w *waiting) awake() {
 // await waits until a pass goes over a record. The error is ctx's, which is the
 // partition's: when that ends, what was known of it is forgotten.
 func (w *waiting) await(ctx context.Context, at spot, offset int64) error {
-	for {
+	for ctx.Err() == nil {
 		begun := w.reach(ctx, at, offset)
 		if begun == nil {
-			return ctx.Err()
+			break
 		}
 		select {
 		case <-begun:
 		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
+	return ctx.Err()
 }
 
 // reach says whether the pass goes over a record, or returns what is closed when
