@@ -36,12 +36,12 @@ func (d *destination) process(c *call) {
 	if !d.check(c, d.newest()) {
 		return
 	}
-	if why := d.mayCall(); why != "" {
+	rev, why := d.mayCall()
+	if why != "" {
 		d.wait(c, c.delivery, why, nil)
 		return
 	}
 	now := time.Now()
-	rev := d.revision()
 	done, until, why := rev.allow(now)
 	d.entered(c)
 	switch {

@@ -140,8 +140,8 @@ func (g *guard) restore(until time.Time) {
 	g.show(true)
 }
 
-// closed closes a breaker that was restored.
-func (g *guard) closed() {
+// close closes a breaker that was restored.
+func (g *guard) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.openUntil = time.Time{}

@@ -49,11 +49,12 @@ func (d *destination) standing() string {
 	return d.closed(time.Now())
 }
 
-// mayCall is barred, for those who do not hold mu.
-func (d *destination) mayCall() (why string) {
+// mayCall is barred, for those who do not hold mu, and the revision by which to
+// call.
+func (d *destination) mayCall() (rev *revision, why string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.barred()
+	return d.current, d.barred()
 }
 
 // inherit takes over the state that there is before the first call. Called with
@@ -288,7 +289,7 @@ func (d *destination) follow(s state.State) {
 	case !was.Callable() && s.Callable():
 		d.resumed(s)
 	case d.restored && s.OpenUntil.IsZero(): // the other sink goes on with it
-		d.current.closed()
+		d.current.close()
 		d.comesBack(s.Back)
 	}
 	d.mu.Unlock()

@@ -66,7 +66,7 @@ func (s *sink) take(ctx context.Context, r *pipeline.Record, t ticket) error {
 	if r.Topic == s.names.Waiting(c.delivery.Lane) {
 		return s.reconsider(c)
 	}
-	if s.callee(c) == nil {
+	if !s.check(c, s.newest()) {
 		return nil
 	}
 	if _, far := tierFor(time.Until(c.delivery.Due)); far {
@@ -86,11 +86,11 @@ func (s *sink) take(ctx context.Context, r *pipeline.Record, t ticket) error {
 // it is put off, or it waits where it holds up nobody.
 func (s *sink) admit(c *call) error {
 	s.watch(c.ctx)
-	for {
-		d := s.callee(c)
-		if d == nil {
-			return nil
-		}
+	d := s.destination(c.delivery.Destination)
+	if d == nil { // it has gone since it was checked
+		d = s.callee(c)
+	}
+	for ; d != nil; d = s.callee(c) {
 		room, why := d.enqueue(c)
 		if room == nil {
 			return nil
@@ -110,6 +110,7 @@ func (s *sink) admit(c *call) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // callee is whom a delivery goes to; nil if it has been ended or put off, as the
