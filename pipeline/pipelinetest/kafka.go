@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -140,36 +139,31 @@ func startKafka(ctx context.Context, dir string, properties []string) (*Kafka, e
 	if err != nil {
 		return nil, err
 	}
-	// A port that was free may be taken before Kafka listens on it.
-	for try := 0; ; try++ {
-		k := &Kafka{dir: filepath.Join(dir, fmt.Sprint("node", try)), libs: libs}
-		if err = k.format(ctx, properties); err == nil {
-			err = k.run(ctx)
-		}
-		if err == nil {
-			return k, nil
-		}
-		if try == 2 || !strings.Contains(err.Error(), "Address already in use") {
-			return nil, err
-		}
+	k := &Kafka{dir: filepath.Join(dir, "node"), libs: libs}
+	if err := k.format(ctx, properties); err != nil {
+		return nil, err
 	}
+	return k, k.run(ctx)
 }
 
 // format writes the properties and makes the data folder.
 func (k *Kafka) format(ctx context.Context, properties []string) error {
-	ports, err := freePorts(ctx, 2)
+	var err error
+	if k.addr, err = freeAddr(ctx); err != nil {
+		return err
+	}
+	controller, err := freeAddr(ctx)
 	if err != nil {
 		return err
 	}
-	k.addr = fmt.Sprint("127.0.0.1:", ports[0])
 	base, err := kafkaFiles.ReadFile("testdata/kafka/node.properties")
 	if err != nil {
 		return err
 	}
 	own := []string{
-		"listeners=PLAINTEXT://" + k.addr + fmt.Sprint(",CONTROLLER://127.0.0.1:", ports[1]),
+		"listeners=PLAINTEXT://" + k.addr + ",CONTROLLER://" + controller,
 		"advertised.listeners=PLAINTEXT://" + k.addr,
-		fmt.Sprint("controller.quorum.bootstrap.servers=127.0.0.1:", ports[1]),
+		"controller.quorum.bootstrap.servers=" + controller,
 		"log.dirs=" + filepath.Join(k.dir, "data"),
 	}
 	text := string(base) + strings.Join(slices.Concat(own, properties), "\n") + "\n"
@@ -276,27 +270,15 @@ func kafkaLibs(ctx context.Context) (string, error) {
 	return "", err
 }
 
-func freePorts(ctx context.Context, n int) ([]int, error) {
-	if n == 0 {
-		return nil, nil
-	}
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close() // after the others are found, so that no port comes twice
-	others, err := freePorts(ctx, n-1)
-	return append(others, l.Addr().(*net.TCPAddr).Port), err
-}
-
-// tail keeps the last lines that a process wrote, and says when one came.
+// tail keeps the last lines that a process wrote, and says when one came. Of
+// errors it keeps the first too: Kafka has a lot to say after what it dies of.
 type tail struct {
 	seen  chan struct{} // closed when the line came
 	ended chan struct{}
 
-	mu    sync.Mutex
-	lines []string
+	mu     sync.Mutex
+	errors []string
+	lines  []string
 }
 
 func follow(r io.Reader, line string) *tail {
@@ -308,14 +290,21 @@ func follow(r io.Reader, line string) *tail {
 			if strings.Contains(s.Text(), line) {
 				once()
 			}
-			t.mu.Lock()
-			t.lines = append(t.lines, s.Text())
-			t.lines = t.lines[max(0, len(t.lines)-40):]
-			t.mu.Unlock()
+			t.add(s.Text())
 		}
 		_, _ = io.Copy(io.Discard, r) // a line too long ends the scanner, not the process
 	}()
 	return t
+}
+
+func (t *tail) add(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.errors) < 10 && (strings.Contains(line, " ERROR ") || strings.Contains(line, "Exception")) {
+		t.errors = append(t.errors, line)
+	}
+	t.lines = append(t.lines, line)
+	t.lines = t.lines[max(0, len(t.lines)-20):]
 }
 
 func (t *tail) wait() { <-t.ended }
@@ -323,5 +312,5 @@ func (t *tail) wait() { <-t.ended }
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return strings.Join(t.lines, "\n")
+	return "first errors:\n" + strings.Join(t.errors, "\n") + "\nlast lines:\n" + strings.Join(t.lines, "\n")
 }

@@ -77,7 +77,7 @@ type Endpoint struct {
 // Receiver starts a receiver. It ends with the test and leaves no goroutine.
 func Receiver(t testing.TB, opts ...ReceiverOption) *Endpoint {
 	t.Helper()
-	e := &Endpoint{addr: "127.0.0.1:0"}
+	e := &Endpoint{}
 	e.changed.L = &e.mu
 	e.Answer(func(*Call) Answer { return Answer{} })
 	for _, o := range opts {
@@ -105,14 +105,21 @@ func (e *Endpoint) Accept(t testing.TB) {
 	if e.stop != nil {
 		return
 	}
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", e.addr)
+	l, err := e.listen(t.Context())
 	if err != nil {
 		t.Fatalf("starting the receiver: %v", err)
 	}
 	e.addr = l.Addr().String()
 	e.URL = "http://" + e.addr
 	e.stop = e.serve(l)
+}
+
+func (e *Endpoint) listen(ctx context.Context) (net.Listener, error) {
+	if e.addr == "" {
+		return listen(ctx)
+	}
+	var config net.ListenConfig
+	return config.Listen(ctx, "tcp", e.addr)
 }
 
 // serve starts the server; what it returns stops it and waits for its

@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
 	"github.com/millrace-io/millrace/pipeline/stream"
 )
 
@@ -101,7 +102,7 @@ func TestUpDemo(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	up := func() *program {
-		return startProcess(t, "up", "--demo", "--data", data, "--kafka", freeAddr(t), "--http", freeAddr(t)).Ready(t)
+		return startProcess(t, "up", "--demo", "--data", data, "--kafka", pipelinetest.FreeAddr(t), "--http", pipelinetest.FreeAddr(t)).Ready(t)
 	}
 	p := up()
 	p.out.WaitFor(t, "POST  /heap/api/track ", 2)
@@ -126,7 +127,7 @@ func TestUpDemo(t *testing.T) {
 func TestUpDemoOnKafka(t *testing.T) {
 	t.Parallel()
 	h := emptyHouse(t)
-	p := startProcess(t, h.args("up", "--demo", "--replication", "1", "--http", freeAddr(t))...).Ready(t)
+	p := startProcess(t, h.args("up", "--demo", "--replication", "1", "--http", pipelinetest.FreeAddr(t))...).Ready(t)
 	p.out.WaitFor(t, "POST  /heap/api/track ", 1)
 	ctx, cancel := context.WithTimeout(t.Context(), processPatience)
 	defer cancel()
@@ -143,8 +144,8 @@ func TestUpDemoOnKafka(t *testing.T) {
 func TestUpTwice(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
-	startProcess(t, "broker", "--data", data, "--kafka", freeAddr(t)).out.WaitFor(t, "Kafka on", 1)
-	second := startProcess(t, "broker", "--data", data, "--kafka", freeAddr(t))
+	startProcess(t, "broker", "--data", data, "--kafka", pipelinetest.FreeAddr(t)).out.WaitFor(t, "Kafka on", 1)
+	second := startProcess(t, "broker", "--data", data, "--kafka", pipelinetest.FreeAddr(t))
 	if code := second.Wait(t); code != exitFailed || !strings.Contains(second.err.String(), data) {
 		t.Errorf("the second ends with %d, %s", code, second.err)
 	}

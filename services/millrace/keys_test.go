@@ -140,8 +140,8 @@ func TestUpHasAKeyset(t *testing.T) {
 	if err := os.WriteFile(hook, []byte(destinationOf("crm", r.URL, "auth: {type: bearer, token: pl4nted}\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	kafka := freeAddr(t)
-	args := []string{"up", "--data", dir, "--kafka", kafka, "--http", freeAddr(t)}
+	kafka := pipelinetest.FreeAddr(t)
+	args := []string{"up", "--data", dir, "--kafka", kafka, "--http", pipelinetest.FreeAddr(t)}
 	up := startProcess(t, append(args, "--definitions", hook)...)
 	up.Ready(t)
 	send := func(n int) {

@@ -30,7 +30,7 @@ type ownBroker struct {
 
 func startUp(t testing.TB) *ownBroker {
 	t.Helper()
-	b := &ownBroker{data: filepath.Join(t.TempDir(), "data"), kafka: freeAddr(t), http: freeAddr(t)}
+	b := &ownBroker{data: filepath.Join(t.TempDir(), "data"), kafka: pipelinetest.FreeAddr(t), http: pipelinetest.FreeAddr(t)}
 	b.start(t)
 	b.Ready(t)
 	return b

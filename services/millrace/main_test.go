@@ -267,7 +267,7 @@ func TestUsageErrors(t *testing.T) {
 
 func TestNoKafka(t *testing.T) {
 	t.Parallel()
-	addr := freeAddr(t)
+	addr := pipelinetest.FreeAddr(t)
 	for _, command := range []string{"init", "list", "export", "seal crm auth.token", "send --type x", "tail events", "up"} {
 		args := append(strings.Fields(command), "--brokers", addr)
 		commandLine(t, "", args...).fails(t, exitFailed, "no Kafka at "+addr)

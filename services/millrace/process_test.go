@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -225,15 +224,4 @@ func (o *output) WaitFor(t testing.TB, text string, n int) {
 			t.Fatalf("waiting for %q %d times: %d in %v", text, n, found, processPatience)
 		}
 	}
-}
-
-// freeAddr returns an address that nobody listens on at the moment.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
 )
 
 func TestParseAnswers(t *testing.T) {
@@ -91,7 +93,7 @@ func TestRecently(t *testing.T) {
 // ends it and gives the result.
 func receiving(t *testing.T, args ...string) (addr string, end func() result) {
 	t.Helper()
-	addr = freeAddr(t)
+	addr = pipelinetest.FreeAddr(t)
 	out, errs := newOutput(), newOutput()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan int, 1)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
 	"github.com/millrace-io/millrace/pipeline/stream"
 )
 
@@ -118,7 +119,7 @@ func TestInstanceOf(t *testing.T) {
 // named by the error.
 func TestConfigFile(t *testing.T) {
 	t.Parallel()
-	addr := freeAddr(t)
+	addr := pipelinetest.FreeAddr(t)
 	for name, text := range map[string]string{
 		"list":    "brokers: [" + addr + "]\nlog-level: error\n",
 		"nested":  "brokers: " + addr + "\nlog:\n  level: error\n",
@@ -128,7 +129,7 @@ func TestConfigFile(t *testing.T) {
 		if r := commandLine(t, "", "list", "--config", file); r.code != exitFailed || !strings.Contains(r.err, "no Kafka at "+addr) {
 			t.Errorf("%s: %d, %s", name, r.code, r.err)
 		}
-		other := freeAddr(t)
+		other := pipelinetest.FreeAddr(t)
 		commandLine(t, "", "list", "--config", file, "--brokers", other).fails(t, exitFailed, "no Kafka at "+other)
 	}
 	for says, text := range map[string]string{
@@ -144,7 +145,7 @@ func TestConfigFile(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	addr := freeAddr(t)
+	addr := pipelinetest.FreeAddr(t)
 	t.Setenv("MILLRACE_BROKERS", addr)
 	commandLine(t, "", "list").fails(t, exitFailed, "no Kafka at "+addr)
 	file := tempFile(t, "millrace.yaml", "brokers: 127.0.0.1:1\n")

@@ -41,7 +41,7 @@ func startSplit(t testing.TB, brokers []string, names pipeline.Names) *split {
 
 func (s *split) start(name, instance string, flags ...string) *role {
 	s.t.Helper()
-	args := append(s.args(name, "--instance", instance, "--http", freeAddr(s.t)), flags...)
+	args := append(s.args(name, "--instance", instance, "--http", pipelinetest.FreeAddr(s.t)), flags...)
 	return &role{startProcess(s.t, args...), args}
 }
 
@@ -61,7 +61,7 @@ func TestSplit(t *testing.T) {
 		c := pipelinetest.Broker(t)
 		brokers, names = c.Addrs, c.Names
 	} else {
-		brokers = []string{freeAddr(t)}
+		brokers = []string{pipelinetest.FreeAddr(t)}
 		b := startProcess(t, "broker", "--data", filepath.Join(t.TempDir(), "data"), "--kafka", brokers[0])
 		b.out.WaitFor(t, "Kafka on", 1)
 	}
