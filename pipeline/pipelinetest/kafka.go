@@ -300,7 +300,7 @@ func follow(r io.Reader, line string) *tail {
 func (t *tail) add(line string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.errors) < 10 && (strings.Contains(line, " ERROR ") || strings.Contains(line, "Exception")) {
+	if len(t.errors) < 10 && (strings.Contains(line, " ERROR ") || strings.HasPrefix(line, "Caused by: ")) {
 		t.errors = append(t.errors, line)
 	}
 	t.lines = append(t.lines, line)
