@@ -79,6 +79,10 @@ lint: $(LINT) ## Run the linters
 	$(LINT) config verify
 	$(LINT) run
 
+.PHONY: npm
+npm: ## Install the packages of npm that tests check signatures with (needs Node.js)
+	npm ci --no-audit --no-fund --prefix pipeline/httpsend/testdata/npm
+
 .PHONY: tools
 tools: $(LINT) ## Install the pinned tools into .tools
 

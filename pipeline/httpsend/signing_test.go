@@ -1,9 +1,15 @@
 package httpsend_test
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,8 +30,9 @@ var (
 	signedBodies = []string{`{"a":1}`, `{"text":"é \u0000 and a long one ` + strings.Repeat("x", 100_000) + `"}`, ``}
 )
 
-// TestSignaturesVerify has calls checked by the package that receivers use: what
-// was signed with one secret or, during a rotation, with both.
+// TestSignaturesVerify has calls checked by the packages that receivers use, of
+// Go and of npm: what was signed with one secret or, during a rotation, with
+// both.
 func TestSignaturesVerify(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -47,22 +54,86 @@ func TestSignaturesVerify(t *testing.T) {
 					t.Fatalf("%+v", r)
 				}
 			}
+			var received []signed
+			var want []bool
 			for _, call := range e.Calls() {
 				for _, key := range []string{oldSecret, newSecret, foreignKey} {
-					err := verify(t, key, &call, call.Body)
-					if want := slices.Contains(c.verifies, key); (err == nil) != want {
-						t.Errorf("%s with the key %s verifies: %v, expected %v", call.ID(), key, err, want)
-					}
+					received, want = append(received, signed{key, headers(&call), call.Body}), append(want, slices.Contains(c.verifies, key))
 				}
-				if verify(t, c.verifies[0], &call, append(slices.Clone(call.Body), ' ')) == nil {
-					t.Error("another body verifies too")
-				}
+				received, want = append(received, signed{c.verifies[0], headers(&call), append(slices.Clone(call.Body), ' ')}), append(want, false)
 				if n := len(strings.Fields(call.Header.Get("webhook-signature"))); n != len(c.verifies) {
 					t.Errorf("%d signatures", n)
 				}
 			}
+			for _, receiver := range []struct {
+				language string
+				verifies func(*testing.T, []signed) []bool
+			}{{"Go", verifiesInGo}, {"Node.js", verifiesInNode}} {
+				t.Run(receiver.language, func(t *testing.T) {
+					t.Parallel()
+					for i, verifies := range receiver.verifies(t, received) {
+						if r := received[i]; verifies != want[i] {
+							t.Errorf("%s with the key %s verifies: %v, expected %v", r.Headers["webhook-id"], r.Key, verifies, want[i])
+						}
+					}
+				})
+			}
 		})
 	}
+}
+
+// signed is a call as a receiver with this key gets it.
+type signed struct {
+	Key     string            `json:"key"`
+	Headers map[string]string `json:"headers"`
+	Body    []byte            `json:"body"`
+}
+
+func headers(call *pipelinetest.Call) map[string]string {
+	out := map[string]string{}
+	for _, name := range []string{"webhook-id", "webhook-timestamp", "webhook-signature"} {
+		out[name] = call.Header.Get(name)
+	}
+	return out
+}
+
+func verifiesInGo(t *testing.T, received []signed) (out []bool) {
+	for _, r := range received {
+		h := http.Header{}
+		for name, value := range r.Headers {
+			h.Set(name, value)
+		}
+		w, err := standardwebhooks.NewWebhook(r.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, w.Verify(r.Body, h) == nil)
+	}
+	return out
+}
+
+func verifiesInNode(t *testing.T, received []signed) (out []bool) {
+	const dir = "testdata/npm"
+	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("needs Node.js, and: make npm")
+	}
+	in, err := json.Marshal(received)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "node", "verify.js")
+	cmd.Dir, cmd.Stdin, cmd.Stderr = dir, bytes.NewReader(in), t.Output()
+	text, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(text, &out)
+	}
+	if err != nil || len(out) != len(received) {
+		t.Fatalf("%d answers, %v: %s", len(out), err, text)
+	}
+	return out
 }
 
 func verify(t *testing.T, key string, call *pipelinetest.Call, body []byte) error {

@@ -143,7 +143,10 @@ func startKafka(ctx context.Context, dir string, properties []string) (*Kafka, e
 	if err := k.format(ctx, properties); err != nil {
 		return nil, err
 	}
-	return k, k.run(ctx)
+	if err := k.run(ctx); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // format writes the properties and makes the data folder.
