@@ -22,7 +22,7 @@ type explainCmd struct {
 	Registry registrySettings `embed:"" prefix:"registry-"`
 	Webhook  string           `arg:"" help:"Name of a webhook."`
 	EventID  string           `arg:"" name:"event-id" help:"Id of an event."`
-	Source   string           `help:"The event's source, where several have events of that id."`
+	Source   *string          `help:"The event's source, where several have events of that id."`
 	Since    string           `help:"How far back to look for the event: a length of time or a time." default:"7d" placeholder:"10m|TIME"`
 	JSON     bool             `help:"Print as JSON."`
 }
@@ -52,13 +52,11 @@ func (c *explainCmd) Run(ctx context.Context, l *logSettings, std streams) error
 	if err := q.open(ctx); err != nil {
 		return err
 	}
+	defer q.ids.Close()
 	if err := q.find(ctx, since); err != nil {
 		return err
 	}
-	if err := q.follow(ctx); err != nil {
-		return err
-	}
-	if err := q.explain(); err != nil {
+	if err := q.inquire(ctx, since); err != nil {
 		return err
 	}
 	if c.JSON {
@@ -75,6 +73,8 @@ type inquiry struct {
 	builtin *event.Catalog
 	defs    *definition.Snapshot // the newest
 	history *definition.History
+	ids     *stream.TopicIDs
+	decoder *event.Decoder
 
 	event  *pipeline.Event
 	record pipeline.Record // that it lies in
@@ -85,8 +85,13 @@ type inquiry struct {
 	why  *definition.Explanation
 }
 
-// open reads the definitions and their history.
+// open reads the definitions and their history, and prepares for reading events.
+// Without an error, ids have to be closed.
 func (q *inquiry) open(ctx context.Context) (err error) {
+	registry, err := q.Registry.open()
+	if err != nil {
+		return &codeError{exitUsage, err}
+	}
 	if q.builtin, err = event.BuiltinCatalog(); err != nil {
 		return err
 	}
@@ -100,6 +105,11 @@ func (q *inquiry) open(ctx context.Context) (err error) {
 		known := slices.Collect(maps.Keys(q.defs.Webhooks))
 		return fmt.Errorf("there is no webhook %q, nor was there ever one%s", q.Webhook, expression.DidYouMean(q.Webhook, known))
 	}
+	if q.ids, err = stream.OpenTopicIDs(ctx, q.cfg); err != nil {
+		return err
+	}
+	q.decoder = event.NewDecoder(registry, q.ids.Cluster())
+	q.decoder.TopicID = q.ids.TopicID
 	return nil
 }
 
@@ -107,49 +117,49 @@ func (q *inquiry) open(ctx context.Context) (err error) {
 var errFound = errors.New("found")
 
 // find looks for the event in the topics of producers, and among the operator
-// events.
+// events. Where no source is asked for, it goes through all of them: several may
+// have an event of that id.
 func (q *inquiry) find(ctx context.Context, since time.Time) error {
 	topics, err := stream.EventTopics(ctx, q.cfg, q.Topics)
 	if err != nil {
 		return err
 	}
 	topics = append(topics, q.cfg.Names.OperatorEvents())
-	ids, err := stream.OpenTopicIDs(ctx, q.cfg)
-	if err != nil {
-		return err
-	}
-	defer ids.Close()
-	registry, err := q.Registry.open()
-	if err != nil {
-		return &codeError{exitUsage, err}
-	}
-	decoder := event.NewDecoder(registry, ids.Cluster())
-	decoder.TopicID = ids.TopicID
+	var sources []string
 	err = q.scan(ctx, topics, since, "looking for the event", func(r *pipeline.Record) error {
-		if err := ids.Learn(ctx, r.Topic); err != nil { // stands in ids that are made
-			return err
-		}
-		e, err := decoder.Decode(ctx, r, q.defs.Catalog)
+		e, err := q.decode(ctx, r, q.defs.Catalog)
 		if _, undecodable := pipeline.IsPermanent(err); undecodable {
 			return nil
 		}
-		if err != nil {
+		if err != nil || e.ID != q.EventID || q.Source != nil && e.Source != *q.Source || slices.Contains(sources, e.Source) {
 			return err
 		}
-		if e.ID == q.EventID && (q.Source == "" || e.Source == q.Source) {
+		if sources = append(sources, e.Source); len(sources) == 1 {
 			q.event, q.record, q.id = e, *r, pipeline.DeliveryID(e, q.Webhook)
+		}
+		if q.Source != nil {
 			return errFound
 		}
 		return nil
 	})
 	switch {
-	case errors.Is(err, errFound):
-		return nil
-	case err != nil:
+	case err != nil && !errors.Is(err, errFound):
 		return err
+	case len(sources) > 1:
+		return fmt.Errorf("several sources have an event with the id %q; say which one with --source: %q", q.EventID, sources)
+	case len(sources) == 0:
+		return fmt.Errorf("no event with the id %q since %s in %s; --since looks further back, --events-topics elsewhere",
+			q.EventID, since.UTC().Format(time.RFC3339), strings.Join(topics, ", "))
 	}
-	return fmt.Errorf("no event with the id %q since %s in %s; --since looks further back, --events-topics elsewhere",
-		q.EventID, since.UTC().Format(time.RFC3339), strings.Join(topics, ", "))
+	return nil
+}
+
+// decode reads an event as the filter does.
+func (q *inquiry) decode(ctx context.Context, r *pipeline.Record, catalog *event.Catalog) (*pipeline.Event, error) {
+	if err := q.ids.Learn(ctx, r.Topic); err != nil { // stands in ids that are made
+		return nil, err
+	}
+	return q.decoder.Decode(ctx, r, catalog)
 }
 
 // scan reads what is there of some topics, with progress on a terminal.
@@ -169,16 +179,41 @@ func (q *inquiry) scan(ctx context.Context, topics []string, since time.Time, wh
 	}, func(r pipeline.Record) error { return each(&r) })
 }
 
-// explain explains under the definitions of then, if they are known.
-func (q *inquiry) explain() (err error) {
+// inquire finds what became of the event. A producer's clock may be ahead, so
+// what is not found since the record's time may still be there.
+func (q *inquiry) inquire(ctx context.Context, since time.Time) error {
+	near := q.record.Time.Add(-clockMargin)
+	if err := q.answer(ctx, near); err != nil || q.where().state != stateUnmatched || !since.Before(near) {
+		return err
+	}
+	return q.answer(ctx, since)
+}
+
+// answer finds what became of the event in what was written since then, and
+// explains that.
+func (q *inquiry) answer(ctx context.Context, since time.Time) error {
+	q.trail = trail{}
+	if err := q.follow(ctx, since); err != nil {
+		return err
+	}
+	return q.explain(ctx)
+}
+
+// explain explains under the definitions of then, if they are known: with their
+// catalog too, by which values were converted.
+func (q *inquiry) explain(ctx context.Context) (err error) {
 	q.then = q.defs
 	if !q.matchedAt.IsZero() {
 		if q.then, err = q.history.At(q.builtin, q.definitions); err != nil {
 			return err
 		}
 	}
+	if q.event, err = q.decode(ctx, &q.record, q.then.Catalog); err != nil {
+		return err
+	}
 	c := q.then.Webhooks[q.Webhook]
 	if c == nil {
+		q.why = nil
 		return nil
 	}
 	if q.why, err = c.Explain(q.event, q.then.Catalog); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -150,4 +151,61 @@ func TestExplainProblems(t *testing.T) {
 	h.produce(h.surveyRecord("1", "s", ""))
 	h.run("explain", "to-crm", "1", "--source", "t").fails(t, exitFailed, "no event")
 	h.run("explain", "to-crm", "1").must(t)
+	h.produce(h.surveyRecord("1", "s", ""), h.surveyRecord("1", "", ""))
+	h.run("explain", "to-crm", "1").fails(t, exitFailed, `several sources have an event with the id "1"; say which one with --source: ["s" ""]`)
+	says(t, h.run("explain", "to-crm", "1", "--source", "", "--json").must(t).out, pipeline.DeliveryID(&pipeline.Event{ID: "1", Environment: "production"}, "to-crm"))
+}
+
+// TestExplainWithTheCatalogOfThen: what a property's type was at the match
+// counts, not what it is now.
+func TestExplainWithTheCatalogOfThen(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	zip := func(typ string) string {
+		return "kind: EventType\nname: order.sent\nproperties: [{name: zip, type: " + typ + "}]\n---\n" + destinationYAML +
+			"---\nkind: Webhook\nname: to-crm\nevent: order.sent\ndestination: crm\ncondition: |\n  props[\"zip\"] == "
+	}
+	h.runWith(zip("string")+`"5"`+"\n", "apply", "-").must(t)
+	then, err := current(t.Context(), h.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := pipeline.Match{
+		Definitions: then.Offset, At: time.Now(), Webhooks: []string{"to-crm"},
+		Event: pipeline.Event{ID: "1", Source: "s", Type: "order.sent", Environment: "production"},
+	}
+	h.produce(
+		pipeline.Record{Topic: h.cfg.Names.Events(), Value: []byte(`{"id":"1","source":"s","type":"order.sent","properties":{"zip":"5"}}`)},
+		pipeline.Record{Topic: h.cfg.Names.Matches(), Value: []byte("{}"), Headers: pipeline.WithEnvelope(nil, m.AppendTo(nil))},
+	)
+	h.runWith(zip("integer")+"6\n", "apply", "-").must(t)
+	says(t, h.run("explain", "to-crm", "1").must(t).out, `"zip":"5"`, "It fires: its condition holds", `zip is "5"`, ": under_way, to the transform")
+}
+
+// TestExplainOfAClockAhead: what became of an event is found though its record
+// says that it was written later.
+func TestExplainOfAClockAhead(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.runWith(bothYAML, "apply", "-").must(t)
+	e := pipeline.Event{ID: "1", Source: "s"}
+	a := event.Attempt{DeliveryID: pipeline.DeliveryID(&e, "to-crm"), Webhook: "to-crm", EventID: "1", Attempt: 1, At: then, Status: 200, Outcome: "success"}
+	h.produce(h.surveyRecord("1", "s", `"nps_score":3`),
+		pipeline.Record{Topic: h.cfg.Names.Attempts(), Key: []byte(a.DeliveryID), Value: event.AppendAttempt(nil, &a)})
+	q := &inquiry{explainCmd: &explainCmd{Webhook: "to-crm", EventID: "1"}, cfg: h.cfg, std: streams{err: io.Discard}}
+	if err := q.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer q.ids.Close()
+	since := time.Now().Add(-time.Hour)
+	if err := q.find(t.Context(), since); err != nil {
+		t.Fatal(err)
+	}
+	q.record.Time = time.Now().Add(time.Hour)
+	if err := q.inquire(t.Context(), since); err != nil {
+		t.Fatal(err)
+	}
+	if at := q.where(); at.state != stateDelivered || len(q.attempts) != 1 {
+		t.Errorf("the delivery is %+v", at)
+	}
 }

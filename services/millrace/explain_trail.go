@@ -62,12 +62,11 @@ func (t *trail) see(s sighting) {
 const clockMargin = 5 * time.Minute
 
 // follow reads what became of the event.
-func (q *inquiry) follow(ctx context.Context) error {
+func (q *inquiry) follow(ctx context.Context, since time.Time) error {
 	topics, err := q.workTopics(ctx)
 	if err != nil {
 		return err
 	}
-	since := q.record.Time.Add(-clockMargin)
 	if err := q.scan(ctx, topics, since, "looking for the delivery", q.read); err != nil {
 		return err
 	}
