@@ -244,9 +244,7 @@ func (t *trial) try(ctx context.Context, text []byte) (*pipeline.Event, *definit
 
 // call makes the call and what is shown of it.
 func (t *trial) call(sender *httpsend.Sender) (call httpsend.Call) {
-	name := t.webhook.Webhook.Name
-	id := pipeline.DeliveryID(t.event, name)
-	out, err := t.webhook.Request(&expression.Input{Event: t.event, DeliveryID: id, Webhook: name})
+	out, err := t.makeRequest(t.event)
 	if err != nil {
 		reason := err.Error()
 		if dead, ok := pipeline.IsPermanent(err); ok {
@@ -255,7 +253,7 @@ func (t *trial) call(sender *httpsend.Sender) (call httpsend.Call) {
 		t.problems = append(t.problems, "no request can be made: "+reason)
 		return call
 	}
-	call = httpsend.Call{ID: id, URL: out.URL}
+	call = httpsend.Call{ID: pipeline.DeliveryID(t.event, t.webhook.Webhook.Name), URL: out.URL}
 	if t.webhook.Destination.Request.Method == http.MethodGet {
 		call.Query = out.Value
 	} else {
@@ -269,6 +267,12 @@ func (t *trial) call(sender *httpsend.Sender) (call httpsend.Call) {
 	t.request = &shown
 	t.checkCall(sender, call)
 	return call
+}
+
+// makeRequest makes the request of an event as the transform does.
+func (t *trial) makeRequest(e *pipeline.Event) (definition.Outgoing, error) {
+	name := t.webhook.Webhook.Name
+	return t.webhook.Request(&expression.Input{Event: e, DeliveryID: pipeline.DeliveryID(e, name), Webhook: name})
 }
 
 // checkCall finds out what keeps the call from being made. A secret may be where

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,38 +40,45 @@ func decodeTest(ctx context.Context, text []byte, catalog *event.Catalog) (*pipe
 const plainExamples = 8
 
 // generate finds an event for which the webhook fires: one of the catalog's
-// examples, or one with values that stand in the condition. Where none is found,
-// the first example remains.
+// examples of its types, or one with values that stand in the condition. One of
+// which a request can be made comes before one of which none can. Where nothing
+// fires, the first example remains.
 func (t *trial) generate(ctx context.Context) error {
 	run := newRun()
-	first, err := t.example(run, 0)
-	if err != nil {
-		return err
-	}
 	var events []eventLine
 	for n := range plainExamples {
-		e, err := t.example(run, n)
-		if err != nil {
-			return err
+		for _, typ := range t.webhook.Webhook.Event {
+			e, err := t.example(typ, run, n)
+			if err != nil {
+				return err
+			}
+			events = append(events, e)
 		}
-		events = append(events, e)
 	}
 	ways, err := t.webhook.Suggest(t.defs.Catalog)
 	if err != nil {
 		return err
 	}
 	for _, w := range ways {
-		e, err := suggested(first, w)
-		if err != nil {
-			return err
+		for _, first := range events[:len(t.webhook.Webhook.Event)] {
+			e, err := suggested(first, w)
+			if err != nil {
+				return err
+			}
+			events = append(events, e)
 		}
-		events = append(events, e)
 	}
-	return t.firstThatFires(ctx, events)
+	if err := t.choose(ctx, events); err != nil {
+		return err
+	}
+	if _, known := t.defs.Catalog.EventType(t.event.Type); !known {
+		t.notes = append(t.notes, fmt.Sprintf("event type %s is not in the catalog, so the generated event has no properties but those of the condition", t.event.Type))
+	}
+	return nil
 }
 
-func (t *trial) firstThatFires(ctx context.Context, events []eventLine) error {
-	for i, line := range events {
+func (t *trial) choose(ctx context.Context, events []eventLine) error {
+	for _, line := range events {
 		text, err := marshal(line)
 		if err != nil {
 			return err
@@ -79,27 +87,28 @@ func (t *trial) firstThatFires(ctx context.Context, events []eventLine) error {
 		if err != nil {
 			return err
 		}
-		if t.tried++; why.Fires || i == 0 {
+		t.tried++
+		if t.event == nil || why.Fires && !t.why.Fires {
 			t.event, t.why = e, why
 		}
-		if why.Fires {
+		if !why.Fires {
+			continue
+		}
+		if _, err := t.makeRequest(e); err == nil {
+			t.event, t.why = e, why
 			return nil
 		}
 	}
 	return nil
 }
 
-// example is the n-th example of the webhook's first type, from where the
-// webhook wants it to be.
-func (t *trial) example(run string, n int) (eventLine, error) {
+// example is the n-th example of a type, from where the webhook wants it to be.
+func (t *trial) example(typ, run string, n int) (eventLine, error) {
 	w := t.webhook.Webhook
-	e, err := exampleOf(t.defs.Catalog, w.Event[0], run, n)
-	if _, known := t.defs.Catalog.EventType(w.Event[0]); !known {
-		e = eventLine{Source: "millrace/example", Type: w.Event[0], User: "u-10427", Session: "s-500"}
+	e, err := exampleOf(t.defs.Catalog, typ, run, n)
+	if _, known := t.defs.Catalog.EventType(typ); !known {
+		e = eventLine{Source: "millrace/example", Type: typ, User: "u-10427", Session: "s-500"}
 		e.ID, err = "example-"+run, nil
-		if n == 0 {
-			t.notes = append(t.notes, fmt.Sprintf("event type %s is not in the catalog, so the generated event has no properties but those of the condition", e.Type))
-		}
 	}
 	if w.System != "" {
 		e.System = w.System
@@ -138,10 +147,17 @@ func suggested(e eventLine, s expression.Suggestion) (eventLine, error) {
 	return e, nil
 }
 
-// oneLine is an error's text on one line: joined errors have several.
+// oneLine is an error's text on one line: joined errors have several, and may
+// say the same.
 func oneLine(err error) string {
 	if err == nil {
 		return ""
 	}
-	return strings.ReplaceAll(err.Error(), "\n", "; ")
+	var said []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSuffix(line, "\n"); !slices.Contains(said, line) {
+			said = append(said, line)
+		}
+	}
+	return strings.Join(said, "; ")
 }

@@ -67,10 +67,12 @@ func TestTestGenerates(t *testing.T) {
 	t.Parallel()
 	for spec, want := range map[string]string{
 		"event: menu.opened": "It fires: it has no condition",
-		"event: smart_walk_thru.goal_reached\ncondition: |\n  props[\"walk_thru_id\"] == 999 and event.user == \"me\"":     `"user":"me"`,
-		"event: dxa.page_view\nsystem: shop\nenvironment: qa\ncondition: |\n  props[\"url\"] matches \"^https://a[0-9]+\"": `"system":"shop","environment":"qa"`,
-		"event: [billing.paid, menu.opened]\ncondition: |\n  props[\"amount\"] > 100":                                      `"amount":101`,
-		"event: menu.opened\ncondition: |\n  len(props[\"ctx.title\"]) * 3 == 7":                                           "it fires for none of the 9 that were tried",
+		"event: smart_walk_thru.goal_reached\ncondition: |\n  props[\"walk_thru_id\"] == 999 and event.user == \"me\"":                                              `"user":"me"`,
+		"event: dxa.page_view\nsystem: shop\nenvironment: qa\ncondition: |\n  props[\"url\"] matches \"^https://a[0-9]+\"":                                          `"system":"shop","environment":"qa"`,
+		"event: [billing.paid, menu.opened]\ncondition: |\n  props[\"amount\"] > 100":                                                                               `"amount":101`,
+		"event: [launcher.clicked, shoutout.dismissed]\ncondition: |\n  event.type == \"shoutout.dismissed\"\nproperties:\n  - {from: shoutout_id, required: true}": `{"shoutout_id":`,
+		"event: [launcher.clicked, menu.searched]\nproperties:\n  - {from: query, required: true}":                                                                  `{"query":`,
+		"event: menu.opened\ncondition: |\n  len(props[\"ctx.title\"]) * 3 == 7":                                                                                    "it fires for none of the 9 that were tried",
 	} {
 		text := destinationYAML + "---\nkind: Webhook\nname: w\ndestination: crm\n" + spec + "\n"
 		r := commandLine(t, text, "test", "-f", "-")
