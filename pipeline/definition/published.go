@@ -3,6 +3,7 @@ package definition
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -23,18 +24,24 @@ type published struct {
 	Keys   json.RawMessage `json:"keys"` // tink's JSON
 }
 
-// parsePublished reads the record; nil where there is none, or one that this
-// version can't read.
-func parsePublished(value []byte) *secret.PublicKeys {
+// errNewerKeys is said of a keyset that a newer version published.
+var errNewerKeys = errors.New("the published keyset was written by a newer version of Millrace; upgrade the sinks")
+
+// parsePublished reads the record; nil where there is none, or nothing that is
+// one. A newer version's can't be read but is one.
+func parsePublished(value []byte) (*secret.PublicKeys, error) {
 	var p published
-	if value == nil || json.Unmarshal(value, &p) != nil || p.Format > resourceFormat {
-		return nil
+	if value == nil || json.Unmarshal(value, &p) != nil {
+		return nil, nil
+	}
+	if p.Format > resourceFormat {
+		return nil, errNewerKeys
 	}
 	keys, err := secret.ReadPublicKeys(p.Keys)
 	if err != nil {
-		return nil
+		return nil, nil //nolint:nilerr // it is to be replaced
 	}
-	return keys
+	return keys, nil
 }
 
 // OtherKeysError says that what is in force was sealed with a key that a keyset
@@ -49,7 +56,7 @@ func (e *OtherKeysError) Error() string {
 // be replaced by the public part of this one, or the error that it is not.
 func (s *Snapshot) CheckKeys(keys *secret.PublicKeys) (replace bool, err error) {
 	if s.Keys == nil {
-		return true, nil
+		return s.keysErr == nil, s.keysErr
 	}
 	if primary := s.Keys.Primary(); !slices.Contains(keys.IDs(), primary) {
 		return false, &OtherKeysError{primary}
@@ -71,7 +78,8 @@ func (s *Store) PublishKeys(ctx context.Context, keys *secret.PublicKeys, force 
 		return fmt.Errorf("writing the public keyset: %w", err)
 	}
 	_, err = s.log.WriteAmong(ctx, func(current map[string]pipeline.Record, _ int64) ([]pipeline.Record, error) {
-		now := &Snapshot{Keys: parsePublished(current[publishedKey].Value)}
+		var now Snapshot
+		now.Keys, now.keysErr = parsePublished(current[publishedKey].Value)
 		replace, err := now.CheckKeys(keys)
 		if err != nil && !force || err == nil && !replace {
 			return nil, err

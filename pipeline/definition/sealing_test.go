@@ -275,6 +275,24 @@ func TestPublishedKeys(t *testing.T) {
 	}
 }
 
+// What a newer version has published stays: this one can't tell what it is.
+func TestNewerPublishedKeys(t *testing.T) {
+	t.Parallel()
+	keys := newKeys(t).Public()
+	for value, want := range map[string]string{
+		`{"format":99,"keys":{}}`: "written by a newer version of Millrace",
+		`{"format":1,"keys":{}}`:  "",
+		`no JSON`:                 "",
+		``:                        "",
+	} {
+		record := pipeline.Record{Key: []byte("keys/public"), Value: []byte(value)}
+		replace, err := empty(t).With([]pipeline.Record{record}, 1).CheckKeys(keys)
+		if replace != (want == "") || (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: replaced %v, %v", value, replace, err)
+		}
+	}
+}
+
 // now is what is in force when all that was written has been read.
 func (h *house) now() *definition.Snapshot {
 	h.t.Helper()

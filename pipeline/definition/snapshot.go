@@ -32,6 +32,8 @@ type Snapshot struct {
 	// why. Such a webhook is not removed: its deliveries wait.
 	Broken map[Key]error
 
+	keysErr error // why Keys can't be read, and must not be replaced
+
 	builtin    *event.Catalog
 	presets    preset.Set
 	eventTypes map[string]event.EventType
@@ -124,7 +126,7 @@ func (s *Snapshot) read(r *pipeline.Record, changes map[Key]change) {
 		return
 	}
 	if string(r.Key) == publishedKey {
-		s.Keys = parsePublished(r.Value)
+		s.Keys, s.keysErr = parsePublished(r.Value)
 		return
 	}
 	k, err := ParseKey(string(r.Key))

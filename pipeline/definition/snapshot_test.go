@@ -26,13 +26,16 @@ func put(kind definition.Kind, name, spec string) pipeline.Record {
 
 func TestSnapshotFillsInDefaults(t *testing.T) {
 	t.Parallel()
-	s := inForce(t, one+"kind: Destination\nname: own\nrequest: {url: https://x.example}\nlane: own\nlimits: {rate: 2.5, timeout: 2s}\n---\n"+hook+
+	s := inForce(t, one+"kind: Destination\nname: own\nrequest: {url: https://x.example}\nlane: own\nlimits: {rate: 2.5, timeout: 2s}\nretry: {cap: 500ms}\n---\n"+hook+
 		strings.NewReplacer("name: hook", "name: sleeping", "destination: one", "destination: own\nstatus: paused").Replace(hook), "a")
 	d := s.Destinations["own"]
 	if d.Request.Method != http.MethodPost || d.Auth.Type != "none" || d.Limits.Burst != 3 || d.Limits.Concurrency != 64 ||
 		time.Duration(d.Limits.ConnectTimeout) != 2*time.Second || d.Limits.MaxBody != 256<<10 || d.Limits.MaxResponse != 64<<10 ||
-		d.Retry.Attempts != 15 || time.Duration(d.Retry.Cap) != 6*time.Hour || d.Breaker.Share != 0.5 || d.Status != definition.Active {
+		d.Retry.Attempts != 15 || time.Duration(d.Retry.First) != 500*time.Millisecond || d.Breaker.Share != 0.5 || d.Status != definition.Active {
 		t.Errorf("the destination is %+v", d)
+	}
+	if r := s.Destinations["one"].Retry; time.Duration(r.First) != time.Second || time.Duration(r.Cap) != 6*time.Hour {
+		t.Errorf("it is tried again by %+v", r)
 	}
 	w := s.Webhooks["hook"].Webhook
 	if w.Environment != pipeline.Production || time.Duration(w.MaxAge) != 72*time.Hour || w.ExpireTo != definition.ExpireToDeadLetter {

@@ -101,22 +101,35 @@ func writeKeys(f *os.File, keys *secret.Keys) error {
 }
 
 // replaceKeyset puts a keyset in the place of one, in one step: a sink may read
-// it at any time. Whoever could read the old one can read the new one.
+// it at any time. It belongs to whom the old one belonged to, and a link still
+// leads there.
 func replaceKeyset(path string, keys *secret.Keys) error {
-	info, err := os.Stat(path)
+	err := replaceFile(path, keys)
 	if err != nil {
 		return fmt.Errorf("replacing a keyset: %w", err)
+	}
+	return nil
+}
+
+func replaceFile(path string, keys *secret.Keys) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".keyset-*")
 	if err != nil {
-		return fmt.Errorf("replacing a keyset: %w", err)
+		return err
 	}
-	err = errors.Join(f.Chmod(info.Mode().Perm()), writeKeys(f, keys), f.Close())
+	err = errors.Join(giveTo(f, info), f.Chmod(info.Mode().Perm()), writeKeys(f, keys), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("replacing a keyset: %w", err), os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
 }
