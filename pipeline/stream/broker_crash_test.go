@@ -90,13 +90,7 @@ func keepWriting(ctx context.Context, t *testing.T, cfg Config, round int, enoug
 	defer cl.Close()
 	for i := 0; ; i++ {
 		value := fmt.Sprint(round, "/", i)
-		if err := cl.BeginTransaction(); err != nil {
-			return committed
-		}
-		if _, err := produceAll(ctx, cl, []*kgo.Record{{Topic: cfg.Names.Matches(), Value: []byte(value)}}); err != nil {
-			return committed
-		}
-		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		if err := commitRecord(ctx, cl, cfg.Names.Matches(), value); err != nil {
 			return committed
 		}
 		if committed = append(committed, value); i == 20 {
@@ -160,19 +154,23 @@ func TestBrokerSurvivesAKill(t *testing.T) {
 
 func commitOne(t *testing.T, cfg Config, txn, value string) {
 	t.Helper()
-	cl := testClient(t, cfg, kgo.TransactionalID(txn))
+	if err := commitRecord(t.Context(), testClient(t, cfg, kgo.TransactionalID(txn)), cfg.Names.Matches(), value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// commitRecord writes a record in a transaction of its own, as the runners do.
+func commitRecord(ctx context.Context, cl *kgo.Client, topic, value string) error {
 	if err := cl.BeginTransaction(); err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: cfg.Names.Matches(), Value: []byte(value)}).FirstErr(); err != nil {
-		t.Fatal(err)
+	if _, err := produceAll(ctx, cl, []*kgo.Record{{Topic: topic, Value: []byte(value)}}); err != nil {
+		return err
 	}
-	if err := noted(t.Context(), cl, map[string]bool{cfg.Names.Matches(): true}); err != nil {
-		t.Fatal(err)
+	if err := noted(ctx, cl, map[string]bool{topic: true}); err != nil {
+		return err
 	}
-	if err := cl.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
-		t.Fatal(err)
-	}
+	return cl.EndTransaction(ctx, kgo.TryCommit)
 }
 
 func readAll(t *testing.T, cfg Config, topic string) map[string]bool {
