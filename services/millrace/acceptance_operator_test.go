@@ -29,7 +29,7 @@ kind: Webhook
 name: dead-letters
 event: millrace.destination_dead_letters
 condition: |
-  props["status"] == 404
+  props["status"] == 404 or props["reason"] == "property_missing"
 properties:
   - name: text
     expr: |
@@ -110,17 +110,20 @@ func TestOperatorEventsAreDelivered(t *testing.T) {
 			m := start(t, options{pattern: pattern})
 			m.apply(strings.ReplaceAll(operators, "$CHAT", chat.URL) +
 				clicksTo(t, "broken", http.StatusNotFound, "") + clicksTo(t, "refusing", http.StatusUnauthorized, "") +
-				clicksTo(t, "ended", http.StatusGone, "") + clicksTo(t, "down", http.StatusBadGateway, "breaker: {failures: 3, open: 1h}"))
+				clicksTo(t, "ended", http.StatusGone, "") + clicksTo(t, "down", http.StatusBadGateway, "breaker: {failures: 3, open: 1h}") +
+				strings.Replace(clicksTo(t, "strict", http.StatusOK, ""), "event: ", "properties: [{from: launcher_name, required: true}]\nevent: ", 1))
 			for i := range 6 {
 				m.produce(click(t, i))
 			}
 			m.ledger(map[string]endings{
 				"to-broken": {pipeline.Matched: 6, pipeline.DeadLettered: 6}, "to-refusing": {pipeline.Matched: 6},
 				"to-ended": {pipeline.Matched: 6}, "to-down": {pipeline.Matched: 6},
-				"dead-letters": {pipeline.Matched: 1, pipeline.Delivered: 1}, "trouble": {pipeline.Matched: 3, pipeline.Delivered: 3},
+				"to-strict":    {pipeline.Matched: 6, pipeline.DeadLettered: 6},
+				"dead-letters": {pipeline.Matched: 2, pipeline.Delivered: 2}, "trouble": {pipeline.Matched: 3, pipeline.Delivered: 3},
 			})
 			want := []string{
 				`{"text":"1 to broken by to-broken: destination responded 404 Not Found"}`,
+				`{"text":"1 to strict by to-strict: the required property \"launcher_name\" is missing"}`,
 				`{"text":"millrace.destination_breaker_opened down - -"}`,
 				`{"text":"millrace.destination_disabled ended gone sink"}`,
 				`{"text":"millrace.destination_paused refusing refused sink"}`,
@@ -138,7 +141,7 @@ func TestOperatorEventsAreDelivered(t *testing.T) {
 func (m *millrace) findsOperatorEvent() {
 	m.t.Helper()
 	out := m.command("", "tail", "events", "--type", "millrace.*_dead_letters", "--from-start", "--count", "1", "--json")
-	id := regexp.MustCompile(`"id":"(destination_dead_letters/broken/[^"]+)"`).FindStringSubmatch(out)
+	id := regexp.MustCompile(`"id":"(destination_dead_letters/[^"]+)"`).FindStringSubmatch(out)
 	if id == nil {
 		m.t.Fatalf("tail shows %s", out)
 	}

@@ -21,8 +21,7 @@ import (
 // there; what a new definition changes is its revision.
 type destination struct {
 	*sink
-	name   string
-	buried buried
+	name string
 
 	mu       sync.Mutex
 	gone     bool // its definition is

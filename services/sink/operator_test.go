@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 )
 
@@ -64,7 +65,7 @@ func TestDeadLettersAreTold(t *testing.T) {
 			{0, "to-crm", 0},
 			{30 * time.Second, "to-crm", 0},
 			{0, "to-mail", 1},
-			{alertPause - 30*time.Second - time.Millisecond, "to-crm", 0},
+			{event.AlertPause - 30*time.Second - time.Millisecond, "to-crm", 0},
 			{time.Millisecond, "to-crm", 4},
 			{time.Millisecond, "to-crm", 0},
 			{time.Hour, "to-mail", 1},

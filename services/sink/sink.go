@@ -22,6 +22,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
+	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/stream"
@@ -157,6 +158,7 @@ type sink struct {
 	stateOf func(destination string) state.State // as far as it is written
 
 	known      atomic.Pointer[definition.Snapshot] // the newest that destinations are made by
+	alerts     event.Alerts                        // of dead letters
 	held       atomic.Int64                        // weight of the calls in memory
 	partitions sync.Map                            // contexts of the partitions that calls came from
 

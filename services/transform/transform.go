@@ -47,6 +47,7 @@ type transform struct {
 	names   pipeline.Names
 	defs    definitions
 	decoder *event.Decoder
+	alerts  event.Alerts // of dead letters
 }
 
 func newTransform(cfg Config, defs definitions) *transform {
@@ -114,13 +115,13 @@ func (w *webhook) deliver(defs *definition.Snapshot, out *pipeline.Output) error
 		w.count(pipeline.Removed, out)
 		return nil
 	case c == nil:
-		return w.bury(pipeline.Permanent(pipeline.UnusableDefinition, broken), out)
+		return w.bury(pipeline.Permanent(pipeline.UnusableDefinition, broken), nil, out)
 	}
 	d := w.delivery(c, defs.Offset)
 	value, err := w.request(c, &d)
 	if err != nil {
 		w.Metrics.MappingFailures.Add(1, w.name)
-		return w.bury(err, out)
+		return w.bury(err, c.Destination, out)
 	}
 	w.Metrics.DeliveriesProduced.Add(1, d.Lane)
 	w.span.Event("delivery", telemetry.AttrWebhook, w.name, telemetry.AttrDelivery, w.id,
@@ -153,8 +154,9 @@ func (w *webhook) request(c *definition.Compiled, d *pipeline.Delivery) (value [
 	return out.Value, err
 }
 
-// bury makes a dead letter of the match, for this webhook, if err is permanent.
-func (w *webhook) bury(err error, out *pipeline.Output) error {
+// bury makes a dead letter of the match, for this webhook, if err is permanent,
+// and tells of it. to is nil where nobody knows which destination it was for.
+func (w *webhook) bury(err error, to *definition.Destination, out *pipeline.Output) error {
 	dead, permanent := pipeline.IsPermanent(err)
 	if !permanent {
 		return err
@@ -165,8 +167,22 @@ func (w *webhook) bury(err error, out *pipeline.Output) error {
 		Stage: Role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),
 		Webhook: w.name, Delivery: w.id,
 	}))
+	if to != nil && !pipeline.IsOperator(w.e.Type) {
+		w.alert(dead, to, out)
+	}
 	w.count(pipeline.DeadLettered, out)
 	return nil
+}
+
+// alert adds the operator event about a dead letter, if it is time for one.
+func (w *webhook) alert(dead *pipeline.PermanentError, to *definition.Destination, out *pipeline.Output) {
+	o := event.Operator{
+		At: time.Now(), Destination: to.Name, Lane: to.Lane, Webhook: w.name, Delivery: w.id,
+		Reason: string(dead.Reason), Detail: dead.Err.Error(),
+	}
+	if w.alerts.Add(&o) {
+		out.Send(o.Record(w.names))
+	}
 }
 
 func (w *webhook) count(e pipeline.Ending, out *pipeline.Output) {

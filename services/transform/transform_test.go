@@ -134,7 +134,10 @@ func (h *house) outcome(out *pipeline.Output) map[string]made {
 	for i := range out.Records {
 		r := &out.Records[i]
 		header, _ := r.Header(pipeline.EnvelopeHeader)
-		if r.Topic == h.names.DeadLetters() {
+		switch r.Topic {
+		case h.names.OperatorEvents():
+			continue
+		case h.names.DeadLetters():
 			x, err := pipeline.ParseDeadLetter(header)
 			if err != nil {
 				h.t.Fatal(err)
@@ -212,9 +215,79 @@ func TestDeliveries(t *testing.T) {
 			t.Errorf("%s: %+v, expected %+v", name, got[name], want[name])
 		}
 	}
-	if len(got) != len(want) || len(out.Records) != len(want)-1 || len(out.Counts) != 5 {
-		t.Errorf("%d records, %d counts", len(out.Records), len(out.Counts))
+	told := h.told(&out)
+	if len(got) != len(want) || len(out.Records) != len(want)-1+len(told) || len(told) != 3 || len(out.Counts) != 5 {
+		t.Errorf("%d records, %d counts, told is %q", len(out.Records), len(out.Counts), told)
 	}
+}
+
+// told returns what the operator events of an output say.
+func (h *house) told(out *pipeline.Output) (said []string) {
+	h.t.Helper()
+	for i := range out.Records {
+		if out.Records[i].Topic != h.names.OperatorEvents() {
+			continue
+		}
+		var e struct {
+			Type       string
+			Properties json.RawMessage
+		}
+		if err := json.Unmarshal(out.Records[i].Value, &e); err != nil {
+			h.t.Fatal(err)
+		}
+		said = append(said, e.Type+" "+string(e.Properties))
+	}
+	return said
+}
+
+// Of a destination's dead letters the first is told at once, those of the minute
+// after it with the next; again, if its transaction was aborted; and never those
+// of operator events.
+func TestDeadLettersAreTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		required := "properties:\n  - {from: launcher_name, required: true}\n"
+		h := build(t, destination("crm", "https://crm.example", "lane: own")+destination("mail", "https://mail.example", "")+
+			hook("one", "crm", required)+hook("two", "crm", required)+hook("three", "mail", required))
+		h.put(pipeline.Record{Key: []byte("Webhook/unreadable"), Value: []byte(`{"format":9}`)})
+		process := func(in *pipeline.Record) []string {
+			t.Helper()
+			var out pipeline.Output
+			if err := h.Process(t.Context(), in, &out); err != nil {
+				t.Fatal(err)
+			}
+			return h.told(&out)
+		}
+		e := pipeline.Event{ID: "e1", Source: "s"}
+		says := func(destination, lane, webhook string, count int) string {
+			return fmt.Sprintf(`millrace.destination_dead_letters {"destination":%q,"lane":%q,"count":%d,"webhook":%q,"delivery":%q,`+
+				`"reason":"property_missing","detail":"the required property \"launcher_name\" is missing"}`, destination, lane, count, webhook, pipeline.DeliveryID(&e, webhook))
+		}
+		operator := h.match(`{}`)
+		m := pipeline.Match{
+			Definitions: h.now.Offset, At: matchedAt, Webhooks: []string{"two"},
+			Event: pipeline.Event{ID: "e1", Type: pipeline.DestinationPaused, Time: matchedAt},
+		}
+		operator.Headers[2].Value = m.AppendTo(nil)
+		for i, step := range []struct {
+			after time.Duration
+			in    *pipeline.Record
+			want  []string
+		}{
+			{0, operator, nil},
+			{0, h.match(`{}`, "unreadable"), nil},
+			{0, h.match(`{}`, "one"), []string{says("crm", "own", "one", 1)}},
+			{0, h.match(`{}`, "one"), []string{says("crm", "own", "one", 1)}},
+			{0, h.match(`{}`, "two", "three"), []string{says("mail", "default", "three", 1)}},
+			{event.AlertPause, h.match(`{}`, "two"), []string{says("crm", "own", "two", 2)}},
+			{time.Second, h.match(`{}`, "one"), nil},
+		} {
+			time.Sleep(step.after)
+			if got := process(step.in); !slices.Equal(got, step.want) {
+				t.Errorf("step %d: told is\n%q, not\n%q", i, got, step.want)
+			}
+		}
+	})
 }
 
 func TestDeliveryEnvelope(t *testing.T) {
