@@ -1,7 +1,6 @@
 package preset
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 )
@@ -27,15 +26,6 @@ func (r *Rule) Given(path []string) *Rule {
 	}
 	if slices.Contains(r.AnyOf, name) {
 		out.AnyOf = nil
-	}
-	if slices.Contains(r.OneOf, name) {
-		out.OneOf = nil
-		for _, other := range r.OneOf {
-			with := *out.Properties[other]
-			with.Refused = fmt.Sprintf("found it beside %s, which is added when the call is made, expected one of them", name)
-			out.Properties[other] = &with
-		}
-		out.Properties[name].Refused = r.Properties[name].Refused
 	}
 	return &out
 }

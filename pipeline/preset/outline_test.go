@@ -30,7 +30,7 @@ contract:
       min_count: 1
       max_count: 2
       items: {type: object, any_of: [p, q], properties: {p: {type: boolean}, q: {}}}
-  one_of: [a, b]
+  any_of: [a, b]
   names: {form: '^[a-z]+$', form_means: small letters}
   values: {type: [string, "null"]}
 `
@@ -51,8 +51,8 @@ func TestRules(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"id":"ab","a":"x"}`: "",
 		` { "id" : "ab" , "b" : [ 1 , { } ] , "n" : -7 , "x" : 1.5 , "list" : [ { "p" : true } ] } `: "",
-		`{"id":"ab","a":"x","b":1}`:                              "a, b: found 2 of them, expected one",
-		`{"id":"ab"}`:                                            "a, b: found 0 of them, expected one",
+		`{"id":"ab","a":"x","b":1}`:                              "",
+		`{"id":"ab"}`:                                            "a, b: found none of them, expected at least one",
 		`{"a":"x"}`:                                              "id: is missing, and required",
 		`{"id":"a","a":"x"}`:                                     "id: found 1 characters, expected at least 2",
 		`{"id":"ab","a":"x","n":1.0}`:                            "n: found a number, expected an integer",
@@ -100,7 +100,7 @@ func TestOutline(t *testing.T) {
 		want    string
 	}{
 		"fine":          {members: []*outline{of(0, "id", "string"), fixed(1, "a", `"x"`), of(2, "n", "")}},
-		"missing":       {members: []*outline{of(0, "n", "integer")}, want: "-1 id: is missing, and required; -1 a, b: found 0 of them, expected one"},
+		"missing":       {members: []*outline{of(0, "n", "integer")}, want: "-1 id: is missing, and required; -1 a, b: found none of them, expected at least one"},
 		"open":          {members: []*outline{of(0, "n", "integer")}, open: true},
 		"too long":      {members: []*outline{fixed(0, "id", `"abcde"`), of(1, "b", "")}, want: "0 id: found 5 characters, expected at most 4"},
 		"wrong type":    {members: []*outline{of(0, "id", "integer"), of(1, "b", "")}, want: "0 id: found an integer, expected a string"},

@@ -112,7 +112,7 @@ func TestParse(t *testing.T) {
 		"type: object -> type: map":              `found the type "map"`,
 		"type: object -> form: a":                "expected form and form_means together",
 		"type: object -> form: (, form_means: x": "compiling form",
-		"type: object -> any_of: [a]":            `found "a" in one_of or any_of`,
+		"type: object -> any_of: [a]":            `found "a" in any_of`,
 		"type: object -> properties: {a: {items: {type: [string, thing]}}}": `a: found the type "thing"`,
 		"platform: P -> platform: [":                                        "reading preset p.yaml",
 		"docs: -> ---\ndocs:":                                               "expected",

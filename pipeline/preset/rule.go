@@ -40,12 +40,11 @@ type Rule struct {
 	Not       []string `yaml:"not"`
 
 	// Of an object: what it holds by name, what holds for all other values, and
-	// for all names as if each were a text. OneOf are names of which there must
-	// be exactly one, AnyOf at least one.
+	// for all names as if each were a text. AnyOf are names of which there must
+	// be at least one.
 	Properties map[string]*Rule `yaml:"properties"`
 	Values     *Rule            `yaml:"values"`
 	Names      *Rule            `yaml:"names"`
-	OneOf      []string         `yaml:"one_of"`
 	AnyOf      []string         `yaml:"any_of"`
 
 	Items *Rule `yaml:"items"` // of an array: what holds for each element
@@ -97,9 +96,9 @@ func (r *Rule) prepare() error {
 	if len(r.listed) > maxListed {
 		return fmt.Errorf("found %d properties, expected at most %d", len(r.listed), maxListed)
 	}
-	for _, name := range slices.Concat(r.OneOf, r.AnyOf) {
+	for _, name := range r.AnyOf {
 		if r.Properties[name] == nil {
-			return fmt.Errorf("found %q in one_of or any_of, which properties does not have", name)
+			return fmt.Errorf("found %q in any_of, which properties does not have", name)
 		}
 	}
 	for _, name := range r.listed {
@@ -267,22 +266,18 @@ func (r *Rule) missing(seen uint64) []*Violation {
 			out = append(out, broken("%s", m.Refused).within(name))
 		}
 	}
-	if n := r.seenOf(r.OneOf, seen); len(r.OneOf) > 0 && n != 1 {
-		out = append(out, broken("found %d of them, expected one", n).within(strings.Join(r.OneOf, ", ")))
-	}
-	if n := r.seenOf(r.AnyOf, seen); len(r.AnyOf) > 0 && n == 0 {
+	if len(r.AnyOf) > 0 && !r.anyOf(seen) {
 		out = append(out, broken("found none of them, expected at least one").within(strings.Join(r.AnyOf, ", ")))
 	}
 	return out
 }
 
-// seenOf counts which of the names are there.
-func (r *Rule) seenOf(names []string, seen uint64) int {
-	n := 0
+// anyOf says whether one of AnyOf is there.
+func (r *Rule) anyOf(seen uint64) bool {
 	for i, name := range r.listed {
-		if seen&(1<<i) != 0 && slices.Contains(names, name) {
-			n++
+		if seen&(1<<i) != 0 && slices.Contains(r.AnyOf, name) {
+			return true
 		}
 	}
-	return n
+	return false
 }
