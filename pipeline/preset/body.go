@@ -109,7 +109,7 @@ func (w *walker) object(r *Rule) *Violation {
 	}
 	w.at++
 	n := 0
-	var seen uint64
+	var s seen
 	for ; w.next() != '}'; n++ {
 		if w.next() != '"' {
 			return notJSON()
@@ -118,12 +118,12 @@ func (w *walker) object(r *Rule) *Violation {
 		if v := r.name(name); v != nil {
 			return v
 		}
-		if v := w.value(r.member(name, &seen)); v != nil {
+		if v := w.value(r.member(name, w.next() == 'n', &s)); v != nil {
 			return v.within(string(name))
 		}
 	}
 	w.at++
-	for _, v := range r.missing(seen) {
+	for _, v := range r.missing(s) {
 		return v
 	}
 	return r.count(n, "properties")

@@ -65,10 +65,10 @@ func one(v *Violation) []*Violation {
 
 func (r *Rule) outlineOfObject(o *Outline) []*Violation {
 	var out []*Violation
-	var seen uint64
+	var s seen
 	for _, m := range o.Members {
 		found := one(r.name([]byte(m.Name)))
-		rule := r.member([]byte(m.Name), &seen)
+		rule := r.member([]byte(m.Name), string(m.Fixed) == null, &s)
 		for _, v := range rule.CheckOutline(m) {
 			found = append(found, v.within(m.Name))
 		}
@@ -78,7 +78,7 @@ func (r *Rule) outlineOfObject(o *Outline) []*Violation {
 		out = append(out, found...)
 	}
 	if !o.Open {
-		out = append(out, r.outlineMissing(o, seen)...)
+		out = append(out, r.outlineMissing(o, s)...)
 	}
 	if len(o.Members) < r.MinCount && !o.Open { // too many is not certain: an event may lack some
 		out = append(out, r.count(len(o.Members), "properties"))
@@ -87,8 +87,8 @@ func (r *Rule) outlineOfObject(o *Outline) []*Violation {
 }
 
 // outlineMissing reports at its own entry what ought not to be there.
-func (r *Rule) outlineMissing(o *Outline, seen uint64) []*Violation {
-	out := r.missing(seen)
+func (r *Rule) outlineMissing(o *Outline, s seen) []*Violation {
+	out := r.missing(s)
 	for _, v := range out {
 		for _, m := range o.Members {
 			if m.Name == v.path[0] {

@@ -53,6 +53,8 @@ func TestRules(t *testing.T) {
 		` { "id" : "ab" , "b" : [ 1 , { } ] , "n" : -7 , "x" : 1.5 , "list" : [ { "p" : true } ] } `: "",
 		`{"id":"ab","a":"x","b":1}`:                              "",
 		`{"id":"ab"}`:                                            "a, b: found none of them, expected at least one",
+		`{"id":"ab", "b" : null }`:                               "a, b: found none of them, expected at least one",
+		`{"id":"ab","a":"x","b":null}`:                           "",
 		`{"a":"x"}`:                                              "id: is missing, and required",
 		`{"id":"a","a":"x"}`:                                     "id: found 1 characters, expected at least 2",
 		`{"id":"ab","a":"x","n":1.0}`:                            "n: found a number, expected an integer",
@@ -101,6 +103,7 @@ func TestOutline(t *testing.T) {
 	}{
 		"fine":          {members: []*outline{of(0, "id", "string"), fixed(1, "a", `"x"`), of(2, "n", "")}},
 		"missing":       {members: []*outline{of(0, "n", "integer")}, want: "-1 id: is missing, and required; -1 a, b: found none of them, expected at least one"},
+		"null":          {members: []*outline{of(0, "id", ""), fixed(1, "b", "null")}, want: "-1 a, b: found none of them, expected at least one"},
 		"open":          {members: []*outline{of(0, "n", "integer")}, open: true},
 		"too long":      {members: []*outline{fixed(0, "id", `"abcde"`), of(1, "b", "")}, want: "0 id: found 5 characters, expected at most 4"},
 		"wrong type":    {members: []*outline{of(0, "id", "integer"), of(1, "b", "")}, want: "0 id: found an integer, expected a string"},

@@ -40,8 +40,8 @@ type Rule struct {
 	Not       []string `yaml:"not"`
 
 	// Of an object: what it holds by name, what holds for all other values, and
-	// for all names as if each were a text. AnyOf are names of which there must
-	// be at least one.
+	// for all names as if each were a text. AnyOf are names of which at least
+	// one must be there and not be null.
 	Properties map[string]*Rule `yaml:"properties"`
 	Values     *Rule            `yaml:"values"`
 	Names      *Rule            `yaml:"names"`
@@ -216,15 +216,22 @@ func (r *Rule) count(n int, what string) *Violation {
 	return nil
 }
 
-// member returns the rule for a member, nil where there is none, and notes in
-// seen that it is there.
-func (r *Rule) member(name []byte, seen *uint64) *Rule {
+// seen is which of its listed members an object has, a bit each: all of them,
+// and those that are not null.
+type seen struct{ there, filled uint64 }
+
+// member returns the rule for a member, nil where there is none, and notes that
+// it is there.
+func (r *Rule) member(name []byte, isNull bool, s *seen) *Rule {
 	if r == nil {
 		return nil
 	}
 	for i, known := range r.listed {
 		if known == string(name) {
-			*seen |= 1 << i
+			s.there |= 1 << i
+			if !isNull {
+				s.filled |= 1 << i
+			}
 			return r.Properties[known]
 		}
 	}
@@ -252,13 +259,13 @@ func (r *Rule) name(name []byte) *Violation {
 }
 
 // missing says which members ought to be there, or not to be there together.
-func (r *Rule) missing(seen uint64) []*Violation {
+func (r *Rule) missing(s seen) []*Violation {
 	if r == nil {
 		return nil
 	}
 	var out []*Violation
 	for i, name := range r.listed {
-		there := seen&(1<<i) != 0
+		there := s.there&(1<<i) != 0
 		switch m := r.Properties[name]; {
 		case m.Required && !there:
 			out = append(out, broken("is missing, and required").within(name))
@@ -266,16 +273,16 @@ func (r *Rule) missing(seen uint64) []*Violation {
 			out = append(out, broken("%s", m.Refused).within(name))
 		}
 	}
-	if len(r.AnyOf) > 0 && !r.anyOf(seen) {
+	if len(r.AnyOf) > 0 && !r.anyOf(s) {
 		out = append(out, broken("found none of them, expected at least one").within(strings.Join(r.AnyOf, ", ")))
 	}
 	return out
 }
 
-// anyOf says whether one of AnyOf is there.
-func (r *Rule) anyOf(seen uint64) bool {
+// anyOf says whether one of AnyOf is there and not null.
+func (r *Rule) anyOf(s seen) bool {
 	for i, name := range r.listed {
-		if seen&(1<<i) != 0 && slices.Contains(r.AnyOf, name) {
+		if s.filled&(1<<i) != 0 && slices.Contains(r.AnyOf, name) {
 			return true
 		}
 	}
