@@ -38,10 +38,11 @@ var mayImport = map[string][]string{
 	"pipeline/event":      {"pipeline", "schemas"},
 	"pipeline/httpsend":   {"pipeline", "pipeline/secret"},
 	"pipeline/stream":     {"pipeline", "pipeline/secret", "pipeline/event"},
-	"pipeline/preset":     {},
+	"pipeline/scalar":     {},
+	"pipeline/preset":     {"pipeline/scalar"},
 	"pipeline/definition": {
 		"pipeline", "pipeline/secret", "pipeline/expression", "pipeline/condition", "pipeline/mapping",
-		"pipeline/event", "pipeline/httpsend", "pipeline/preset", "pipeline/stream", "schemas",
+		"pipeline/event", "pipeline/httpsend", "pipeline/preset", "pipeline/scalar", "pipeline/stream", "schemas",
 	},
 	"pipeline/state":        {"pipeline", "pipeline/event", "pipeline/stream"},
 	"pipeline/pipelinetest": {"pipeline"},

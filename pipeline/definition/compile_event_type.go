@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/scalar"
 )
 
 // compileEventType makes an entry of the catalog. Whether it fits the others is
@@ -91,7 +92,7 @@ func numberOf(n json.Number) any {
 	if i, err := n.Int64(); err == nil {
 		return i
 	}
-	if integerForm.MatchString(n.String()) {
+	if kind, _ := scalar.Plain(n.String()); kind == scalar.Integer {
 		return n
 	}
 	if f, err := n.Float64(); err == nil {

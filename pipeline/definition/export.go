@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/millrace-io/millrace/pipeline/scalar"
 )
 
 // Export writes definitions as YAML that Parse reads back as the same: event
@@ -106,7 +108,7 @@ func asBlock(n *yaml.Node) {
 // read as anything but this text.
 func yamlText(s string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
-	if kind, _ := plainScalar(s); kind != textNode || strings.ContainsAny(s, "\r\t\u0085\u2028\u2029\uFEFF") {
+	if kind, _ := scalar.Plain(s); kind != textNode || strings.ContainsAny(s, "\r\t\u0085\u2028\u2029\uFEFF") {
 		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n

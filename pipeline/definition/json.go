@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/millrace-io/millrace/pipeline/scalar"
 )
 
 // jsonDocuments reads one definition, several in a row, or a list of them.
@@ -68,10 +70,7 @@ func (r *jsonReader) value(depth int) (*node, error) {
 	case string:
 		n.kind, n.text = textNode, v
 	case json.Number:
-		n.kind, n.text = numberNode, v.String()
-		if integerForm.MatchString(n.text) {
-			n.kind = integerNode
-		}
+		n.kind, n.text = scalar.Plain(v.String())
 	case bool:
 		n.kind, n.text = boolNode, map[bool]string{true: "true", false: "false"}[v]
 	default:

@@ -55,7 +55,7 @@ func eventTypeKeys() []key {
 			key{"name", pattern(propertyForm, "the name of a property, without white space"), true},
 			key{"type", word("integer", "number", "string", "boolean", "date"), true},
 			key{"display_name", display, false},
-			key{"example", scalar(), false},
+			key{"example", anyScalar(), false},
 			key{"aliases", listOf(pattern(propertyForm, "the name of a property, without white space")), false},
 			key{"sensitive", later(), false},
 		)), false},

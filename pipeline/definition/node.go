@@ -3,6 +3,8 @@ package definition
 import (
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/millrace-io/millrace/pipeline/scalar"
 )
 
 // node is a value as it stands in a file: YAML and JSON both become this, so
@@ -22,16 +24,18 @@ type pair struct{ key, value *node }
 // place is a line and a column, both from 1; columns count characters.
 type place struct{ line, column int }
 
-type kindOfNode string
+// kindOfNode is that of a scalar, or listNode or mapNode.
+type kindOfNode = scalar.Kind
 
 const (
-	nullNode    kindOfNode = "null"
-	boolNode    kindOfNode = "boolean"
-	integerNode kindOfNode = "integer"
-	numberNode  kindOfNode = "number"
-	textNode    kindOfNode = "text"
-	listNode    kindOfNode = "list"
-	mapNode     kindOfNode = "map"
+	nullNode    = scalar.Null
+	boolNode    = scalar.Boolean
+	integerNode = scalar.Integer
+	numberNode  = scalar.Number
+	textNode    = scalar.Text
+
+	listNode kindOfNode = "list"
+	mapNode  kindOfNode = "map"
 )
 
 // style is how a value is written, as far as positions and corrections need it.

@@ -3,61 +3,11 @@ package definition
 import (
 	"encoding/json"
 	"fmt"
-	"math/big"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// The plain scalars of YAML's core schema, without octals. A number with a
-// leading zero is text: as an octal it would change its value, as a decimal it
-// would lose a digit, and both have happened to postal codes.
-var (
-	integerForm = regexp.MustCompile(`^[-+]?(0|[1-9][0-9]*)$`)
-	hexForm     = regexp.MustCompile(`^0x[0-9a-fA-F]+$`)
-	numberForm  = regexp.MustCompile(`^[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`)
-	endlessForm = regexp.MustCompile(`^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)
-)
-
-// plainScalar gives a scalar without quotes its kind, and a number the form it
-// has in JSON, with all its digits.
-func plainScalar(s string) (kindOfNode, string) {
-	switch s {
-	case "", "~", "null", "Null", "NULL":
-		return nullNode, ""
-	case "true", "True", "TRUE":
-		return boolNode, "true"
-	case "false", "False", "FALSE":
-		return boolNode, "false"
-	}
-	switch {
-	case integerForm.MatchString(s):
-		return integerNode, strings.TrimPrefix(s, "+")
-	case hexForm.MatchString(s):
-		v, _ := new(big.Int).SetString(s[2:], 16)
-		return integerNode, v.String()
-	case numberForm.MatchString(s):
-		return numberNode, jsonNumber(s)
-	default:
-		return textNode, s
-	}
-}
-
-// jsonNumber gives a YAML number the zeros that JSON wants around its point.
-func jsonNumber(s string) string {
-	sign, s := "", strings.TrimPrefix(s, "+")
-	if strings.HasPrefix(s, "-") {
-		sign, s = "-", s[1:]
-	}
-	if strings.HasPrefix(s, ".") {
-		s = "0" + s
-	}
-	if whole, rest, ok := strings.Cut(s, "."); ok && (rest == "" || rest[0] == 'e' || rest[0] == 'E') {
-		s = whole + ".0" + rest
-	}
-	return sign + s
-}
 
 // Duration is a length of time, written as "500ms", "10s", "1m30s", "72h" or
 // "3d"; a day is 24 hours.

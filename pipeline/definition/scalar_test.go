@@ -1,70 +1,9 @@
 package definition
 
 import (
-	"encoding/json"
 	"testing"
 	"time"
 )
-
-func TestPlainScalar(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		in   string
-		kind kindOfNode
-		text string
-	}{
-		{"", nullNode, ""},
-		{"~", nullNode, ""},
-		{"null", nullNode, ""},
-		{"NULL", nullNode, ""},
-		{"nUll", textNode, "nUll"},
-		{"true", boolNode, "true"},
-		{"False", boolNode, "false"},
-		{"tRUE", textNode, "tRUE"},
-		{"yes", textNode, "yes"},
-		{"no", textNode, "no"},
-		{"on", textNode, "on"},
-		{"Off", textNode, "Off"},
-		{"y", textNode, "y"},
-		{"0", integerNode, "0"},
-		{"-1", integerNode, "-1"},
-		{"+17", integerNode, "17"},
-		{"12345678901234567890123", integerNode, "12345678901234567890123"},
-		{"0x1F", integerNode, "31"},
-		{"0xffffffffffffffffff", integerNode, "4722366482869645213695"},
-		{"017", textNode, "017"},
-		{"0o17", textNode, "0o17"},
-		{"0b11", textNode, "0b11"},
-		{"-007", textNode, "-007"},
-		{"00", textNode, "00"},
-		{"1_000", textNode, "1_000"},
-		{"1:30", textNode, "1:30"},
-		{"2024-01-01", textNode, "2024-01-01"},
-		{"2024-01-01T00:00:00Z", textNode, "2024-01-01T00:00:00Z"},
-		{"<<", textNode, "<<"},
-		{"=", textNode, "="},
-		{"1.50", numberNode, "1.50"},
-		{".5", numberNode, "0.5"},
-		{"-.5", numberNode, "-0.5"},
-		{"+1.5", numberNode, "1.5"},
-		{"5.", numberNode, "5.0"},
-		{"5.e3", numberNode, "5.0e3"},
-		{"1e3", numberNode, "1e3"},
-		{"1E+3", numberNode, "1E+3"},
-		{"01.5", textNode, "01.5"},
-		{"1.2.3", textNode, "1.2.3"},
-		{"e3", textNode, "e3"},
-		{".", textNode, "."},
-	} {
-		kind, text := plainScalar(c.in)
-		if kind != c.kind || text != c.text {
-			t.Errorf("%q is %s %q, expected %s %q", c.in, kind, text, c.kind, c.text)
-		}
-		if (kind == integerNode || kind == numberNode) && !json.Valid([]byte(text)) {
-			t.Errorf("%q gives %q, which is not JSON", c.in, text)
-		}
-	}
-}
 
 func TestDuration(t *testing.T) {
 	t.Parallel()

@@ -90,7 +90,7 @@ func anyMap() shape {
 	}
 }
 
-func scalar() shape {
+func anyScalar() shape {
 	return func(t *text, _ string, n *node) {
 		if n.kind == mapNode || n.kind == listNode {
 			t.expected(n, "text, a number or a boolean")

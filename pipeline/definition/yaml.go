@@ -10,6 +10,8 @@ import (
 	goccy "github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/parser"
 	"gopkg.in/yaml.v3"
+
+	"github.com/millrace-io/millrace/pipeline/scalar"
 )
 
 // yamlDocuments splits the file where YAML does, so that a slip of syntax in one
@@ -233,10 +235,10 @@ func (c *converter) scalar(n *node, y *yaml.Node) {
 	if n.style != plainStyle {
 		return
 	}
-	if endlessForm.MatchString(y.Value) {
+	if scalar.Endless(y.Value) {
 		c.text.report(n.at, "found %s, expected a number that JSON has", y.Value)
 	}
-	n.kind, n.text = plainScalar(y.Value)
+	n.kind, n.text = scalar.Plain(y.Value)
 }
 
 // corrected is the line as it should read, if it holds a slip that is known.
