@@ -80,7 +80,7 @@ func (r *Rule) outlineOfObject(o *Outline) []*Violation {
 	if !o.Open {
 		out = append(out, r.outlineMissing(o, s)...)
 	}
-	if len(o.Members) < r.MinCount && !o.Open { // too many is not certain: an event may lack some
+	if count(len(o.Members)) < r.MinCount && !o.Open { // too many is not certain: an event may lack some
 		out = append(out, r.count(len(o.Members), "properties"))
 	}
 	return out

@@ -88,25 +88,6 @@ type file struct {
 	} `yaml:"example"`
 }
 
-// value is any YAML, kept as JSON.
-type value json.RawMessage
-
-// UnmarshalYAML turns the value into JSON.
-func (v *value) UnmarshalYAML(n *yaml.Node) error {
-	var decoded any
-	if err := n.Decode(&decoded); err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(decoded); err != nil {
-		return fmt.Errorf("line %d: %w", n.Line, err)
-	}
-	*v = bytes.TrimSpace(b.Bytes())
-	return nil
-}
-
 // IsPreset says whether a YAML file holds a preset.
 func IsPreset(data []byte) bool {
 	var head struct {

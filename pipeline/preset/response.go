@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -36,12 +36,56 @@ func (r *Response) Is(body []byte) bool {
 	if r.At == "" {
 		return true
 	}
-	var have, want any
-	if json.Unmarshal(body, &have) != nil || json.Unmarshal(r.Equals, &want) != nil {
+	have, err := decode(body)
+	if err != nil {
+		return false
+	}
+	want, err := decode(r.Equals)
+	if err != nil {
 		return false
 	}
 	found, ok := lookUp(have, r.At)
-	return ok && reflect.DeepEqual(found, want)
+	return ok && same(found, want)
+}
+
+// decode reads JSON with all digits of its numbers.
+func decode(data []byte) (v any, err error) {
+	if !json.Valid(data) { // which a Decoder would not see behind the value
+		return nil, errors.New("this is not JSON")
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	err = d.Decode(&v)
+	return v, err
+}
+
+// same says whether two values of decode are equal: of numbers, that 1 is 1.0.
+func same(a, b any) bool {
+	switch a := a.(type) {
+	case json.Number:
+		b, ok := b.(json.Number)
+		return ok && sameNumber(a, b)
+	case []any:
+		b, ok := b.([]any)
+		return ok && slices.EqualFunc(a, b, same)
+	case map[string]any:
+		b, ok := b.(map[string]any)
+		return ok && maps.EqualFunc(a, b, same)
+	}
+	return a == b
+}
+
+// exactDigits is how many digits of an integer a float64 keeps for certain.
+const exactDigits = 15
+
+func sameNumber(a, b json.Number) bool {
+	isInteger := func(n json.Number) bool { return !strings.ContainsAny(string(n), ".eE") }
+	if a == b || isInteger(a) && isInteger(b) && max(len(a), len(b)) > exactDigits {
+		return a == b
+	}
+	x, errX := a.Float64()
+	y, errY := b.Float64()
+	return errX == nil && errY == nil && x == y
 }
 
 // lookUp finds what a JSON Pointer (RFC 6901) leads to.

@@ -33,8 +33,8 @@ type Rule struct {
 
 	// Of text: how many characters it may have, what it looks like (a pattern,
 	// and the same in words), and what it must not be.
-	MinLength int      `yaml:"min_length"`
-	MaxLength int      `yaml:"max_length"`
+	MinLength count    `yaml:"min_length"`
+	MaxLength count    `yaml:"max_length"`
 	Form      string   `yaml:"form"`
 	FormMeans string   `yaml:"form_means"`
 	Not       []string `yaml:"not"`
@@ -50,8 +50,8 @@ type Rule struct {
 	Items *Rule `yaml:"items"` // of an array: what holds for each element
 
 	// Of an object or an array: how many members or elements it may have.
-	MinCount int `yaml:"min_count"`
-	MaxCount int `yaml:"max_count"`
+	MinCount count `yaml:"min_count"`
+	MaxCount count `yaml:"max_count"`
 
 	form   *regexp.Regexp
 	listed []string // Properties by name, sorted
@@ -182,7 +182,7 @@ func (r *Rule) text(s []byte) *Violation {
 	if r == nil || r.MinLength == 0 && r.MaxLength == 0 && r.form == nil && r.Not == nil {
 		return nil
 	}
-	switch n := utf8.RuneCount(s); {
+	switch n := count(utf8.RuneCount(s)); {
 	case r.MinLength > 0 && n < r.MinLength:
 		return broken("found %d characters, expected at least %d", n, r.MinLength)
 	case r.MaxLength > 0 && n > r.MaxLength:
@@ -208,9 +208,9 @@ func (r *Rule) count(n int, what string) *Violation {
 	switch {
 	case r == nil:
 		return nil
-	case n < r.MinCount:
+	case count(n) < r.MinCount:
 		return broken("found %d %s, expected at least %d", n, what, r.MinCount)
-	case r.MaxCount > 0 && n > r.MaxCount:
+	case r.MaxCount > 0 && count(n) > r.MaxCount:
 		return broken("found %d %s, expected at most %d", n, what, r.MaxCount)
 	}
 	return nil
