@@ -111,6 +111,39 @@ auth: {type: bearer, token: "${env:MILLRACE_SECRET_SEGMENT}"}
 	}
 }
 
+// TestMixpanelByToken has both ways to authenticate that Mixpanel documents: a
+// service account with the project's id, and the project's token alone.
+func TestMixpanelByToken(t *testing.T) {
+	t.Parallel()
+	after, problems := parse(`
+kind: Destination
+name: account
+preset: mixpanel
+request:
+  url: https://api.mixpanel.com/import?strict=1&project_id=1234567
+---
+kind: Destination
+name: token
+preset: mixpanel
+request:
+  url: https://api.mixpanel.com/import?strict=1
+  headers:
+    Authorization: Basic ${env:MILLRACE_SECRET_MIXPANEL_TOKEN}
+auth:
+  type: none
+`).Check(empty(t))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	if a := after.Destinations["account"].Auth; a.Type != definition.AuthBasic || a.Username.String() != "${env:MILLRACE_SECRET_MIXPANEL_USER}" {
+		t.Errorf("a service account authenticates by %+v", a)
+	}
+	token := after.Destinations["token"]
+	if token.Auth.Type != definition.AuthNone || token.Request.Headers["Authorization"].String() != "Basic ${env:MILLRACE_SECRET_MIXPANEL_TOKEN}" {
+		t.Errorf("the token is sent by %+v with %v", token.Auth, token.Request.Headers)
+	}
+}
+
 // TestContractAtRunTime has a body that could have kept the contract, and does
 // not; also in a webhook's own tests.
 func TestContractAtRunTime(t *testing.T) {
