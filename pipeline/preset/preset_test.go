@@ -1,6 +1,7 @@
 package preset_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -80,6 +81,36 @@ func TestHeapTable(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %q, expected %q", c.more, got, c.want)
+		}
+	}
+}
+
+// TestHeapTimestamp has the forms of a time that Heap documents: ISO 8601 or
+// milliseconds since 1970.
+func TestHeapTimestamp(t *testing.T) {
+	t.Parallel()
+	heap := preset.Builtin()["heap"].Contract
+	check := func(timestamp string) error {
+		return heap.Check(fmt.Appendf(nil, `{"app_id":"11","identity":"u-1","event":"e","timestamp":%q}`, timestamp))
+	}
+	for _, legal := range []string{
+		"0", "1", "-1000", "978307199999", "1777888800000", "10000000000000",
+		"2026-05-04", "20260504", "2026-05", "2026-W18-1", "2026W181", "2026-W18", "2026-124", "2026124", "2024-366",
+		"2026-05-04T10Z", "2026-05-04T10:00", "2026-05-04T10:00:00", "2026-05-04T10:00:00.123Z", "2026-05-04T10:00:00,5+02:00",
+		"2026-05-04T10:00:00+02", "2026-05-04T10:00:00-0330", "2026-05-04T24:00:00Z", "2016-12-31T23:59:60Z",
+		"20260504T100000Z", "20260504T100000.123+0200", "20260504T1000", "2026-W18-1T10:00:00Z",
+	} {
+		if err := check(legal); err != nil {
+			t.Errorf("%q: %v", legal, err)
+		}
+	}
+	for _, illegal := range []string{
+		"", "-", "now", "1.5", "1e12", "2026-99-99", "2026-00-01", "2026-13-01", "2026-05-00", "2026-05-32", "2026-W54-1", "2026-W18-8", "2026-399",
+		"2026-05-04T", "2026-05-04T25:00", "2026-05-04T10:60", "2026-05-04T10:00:61", "2026-05-04T10:00:00+24:00", "2026-05-04T10:00:00.",
+		"2026-05-04 10:00:00", "04.05.2026", "May 4, 2026", " 2026-05-04", "2026-05-04Z",
+	} {
+		if check(illegal) == nil {
+			t.Errorf("%q is taken", illegal)
 		}
 	}
 }
