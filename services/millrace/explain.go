@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/expression"
+	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/stream"
 )
 
@@ -72,6 +73,7 @@ type inquiry struct {
 	std     streams
 	builtin *event.Catalog
 	defs    *definition.Snapshot // the newest
+	states  *state.Snapshot
 	history *definition.History
 	ids     *stream.TopicIDs
 	decoder *event.Decoder
@@ -80,6 +82,7 @@ type inquiry struct {
 	record pipeline.Record // that it lies in
 	id     string          // of the delivery
 	trail
+	progress *stream.Progress // of what is read of the trail
 
 	then *definition.Snapshot // the definitions that it is explained under
 	why  *definition.Explanation
@@ -95,7 +98,7 @@ func (q *inquiry) open(ctx context.Context) (err error) {
 	if q.builtin, err = event.BuiltinCatalog(); err != nil {
 		return err
 	}
-	if q.defs, err = current(ctx, q.cfg); err != nil {
+	if q.defs, q.states, err = destinationStates(ctx, q.cfg); err != nil {
 		return err
 	}
 	if q.history, err = definition.ReadHistory(ctx, q.cfg); err != nil {
@@ -148,10 +151,17 @@ func (q *inquiry) find(ctx context.Context, since time.Time) error {
 	case len(sources) > 1:
 		return fmt.Errorf("several sources have an event with the id %q; say which one with --source: %q", q.EventID, sources)
 	case len(sources) == 0:
-		return fmt.Errorf("no event with the id %q since %s in %s; --since looks further back, --events-topics elsewhere",
-			q.EventID, since.UTC().Format(time.RFC3339), strings.Join(topics, ", "))
+		return fmt.Errorf("no event with the id %q%s since %s in %s; --since looks further back, --events-topics elsewhere",
+			q.EventID, q.ofSource(), since.UTC().Format(time.RFC3339), strings.Join(topics, ", "))
 	}
 	return nil
+}
+
+func (q *inquiry) ofSource() string {
+	if q.Source == nil {
+		return ""
+	}
+	return fmt.Sprintf(" of the source %q", *q.Source)
 }
 
 // decode reads an event as the filter does.
@@ -180,13 +190,20 @@ func (q *inquiry) scan(ctx context.Context, topics []string, since time.Time, wh
 }
 
 // inquire finds what became of the event. A producer's clock may be ahead, so
-// what is not found since the record's time may still be there.
+// what is not found since the record's time may still be there; and Kafka may
+// show a moment late what came of a record that has ended.
 func (q *inquiry) inquire(ctx context.Context, since time.Time) error {
 	near := q.record.Time.Add(-clockMargin)
-	if err := q.answer(ctx, near); err != nil || q.where().state != stateUnmatched || !since.Before(near) {
+	err := q.answer(ctx, near)
+	switch {
+	case err != nil:
 		return err
+	case q.where().state == stateEnded:
+		return q.answer(ctx, near)
+	case q.where().state == stateUnmatched && since.Before(near):
+		return q.answer(ctx, since)
 	}
-	return q.answer(ctx, since)
+	return nil
 }
 
 // answer finds what became of the event in what was written since then, and

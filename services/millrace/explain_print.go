@@ -55,7 +55,10 @@ func (q *inquiry) printVerdict(s *screen) error {
 	if q.why == nil {
 		return s.line(nil, cell{"It can't be explained: ", red}, plain("there is no webhook of that name in these definitions that can be used"))
 	}
-	return printWhy(s, q.why)
+	if err := printWhy(s, q.why); err != nil || !q.paused() {
+		return err
+	}
+	return s.line(nil, cell{"Note: ", yellow}, plain("the webhook is paused: as it stands it matches nothing"))
 }
 
 func stamped(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

@@ -80,6 +80,38 @@ func TestExplainFromEndToEnd(t *testing.T) {
 	}
 }
 
+// TestExplainWhatEndedWithoutATrace: deliveries that expired or were removed are
+// not said to wait, though the last that is seen of them is in a topic.
+func TestExplainWhatEndedWithoutATrace(t *testing.T) {
+	t.Parallel()
+	e := pipelinetest.Receiver(t)
+	m := start(t, options{})
+	definitions := func(status, webhooks string) string {
+		return "kind: Destination\nname: crm\nrequest: {url: " + e.URL + "}\nstatus: " + status + "\n" + webhooks
+	}
+	const (
+		brief   = "---\nkind: Webhook\nname: brief\nevent: menu.opened\ndestination: crm\nmax_age: 1s\nexpire_to: drop\n"
+		removed = "---\nkind: Webhook\nname: removed\nevent: menu.opened\ndestination: crm\n"
+		asleep  = "---\nkind: Webhook\nname: asleep\nevent: menu.opened\ndestination: crm\nstatus: paused\n"
+	)
+	m.apply(definitions("paused", brief+removed+asleep))
+	m.produce(jsonEvent(t, map[string]any{"id": "e-1", "source": "s", "type": "menu.opened"}))
+	m.read("a delivery that waits", func(r *pipeline.Record) bool {
+		return parseDelivery(t, r).Webhook == "removed"
+	}, m.cfg.Names.Deliveries(pipeline.DefaultLane))
+	matched := time.Now()
+	says(t, m.command("", "explain", "removed", "e-1"), ": waiting, until destination crm takes calls again: it is paused by definition")
+	eventually(t, "a second has passed", func() bool { return time.Since(matched) > time.Second })
+	m.command(definitions("active", brief), "apply", "-", "--prune")
+	m.ledger(map[string]endings{
+		"brief": {pipeline.Matched: 1, pipeline.Expired: 1}, "removed": {pipeline.Matched: 1, pipeline.Removed: 1},
+	})
+	says(t, m.command("", "explain", "brief", "e-1"), ": ended, it was older than max_age")
+	m.apply(definitions("paused", brief+removed+asleep))
+	says(t, m.command("", "explain", "removed", "e-1"), "It fires", ": ended, its webhook was removed meanwhile")
+	says(t, m.command("", "explain", "asleep", "e-1"), "It fires", "Note: the webhook is paused", ": not_matched, the webhook is paused")
+}
+
 // surveyRecord is an event as it was produced.
 func (h *house) surveyRecord(id, source, properties string) pipeline.Record {
 	return pipeline.Record{
@@ -124,7 +156,7 @@ func TestExplainStates(t *testing.T) {
 	says(t, explain(), ": waiting, in delay tier 2m, due at 2100-01-01T00:00:00Z")
 
 	h.produce(delivery(names.Waiting("default")))
-	says(t, explain(), ": waiting, until destination crm takes calls again")
+	says(t, explain(), ": waiting, until its turn comes, or a sink has the secret")
 
 	a := event.Attempt{DeliveryID: d.ID, Webhook: "to-crm", Destination: "crm", EventID: "1", Attempt: 1, At: then, ErrorClass: "connect", Error: "nobody there", Outcome: "retry"}
 	h.produce(pipeline.Record{Topic: names.Attempts(), Key: []byte(d.ID), Value: event.AppendAttempt(nil, &a)})

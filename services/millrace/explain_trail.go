@@ -9,7 +9,10 @@ import (
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/event"
+	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/stream"
+	"github.com/millrace-io/millrace/services/sink"
+	"github.com/millrace-io/millrace/services/transform"
 )
 
 // trail is what an event and its delivery left behind in our topics.
@@ -45,6 +48,7 @@ type sighting struct {
 	at     time.Time
 	state  string
 	detail string
+	record *pipeline.Record
 }
 
 // final says whether nothing comes after that by itself.
@@ -65,6 +69,9 @@ const clockMargin = 5 * time.Minute
 func (q *inquiry) follow(ctx context.Context, since time.Time) error {
 	topics, err := q.workTopics(ctx)
 	if err != nil {
+		return err
+	}
+	if q.progress, err = stream.ReadProgress(ctx, q.cfg, transform.Role, sink.Role, sink.DelaysRole); err != nil {
 		return err
 	}
 	if err := q.scan(ctx, topics, since, "looking for the delivery", q.read); err != nil {
@@ -97,24 +104,24 @@ func (q *inquiry) read(r *pipeline.Record) error {
 	header, _ := r.Header(pipeline.EnvelopeHeader)
 	switch r.Topic {
 	case q.cfg.Names.Matches():
-		q.readMatch(header)
+		q.readMatch(r, header)
 	case q.cfg.Names.Attempts():
 		q.readAttempt(r)
 	case q.cfg.Names.DeadLetters():
-		q.readDeadLetter(header)
+		q.readDeadLetter(r, header)
 	default:
 		q.readDelivery(r, header)
 	}
 	return nil
 }
 
-func (q *inquiry) readMatch(header []byte) {
+func (q *inquiry) readMatch(r *pipeline.Record, header []byte) {
 	m, err := pipeline.ParseMatch(header)
 	if err != nil || !q.matches(&m) {
 		return
 	}
 	q.made(m.At, m.Definitions, true)
-	q.see(sighting{m.At, stateUnderWay, "to the transform"})
+	q.see(sighting{m.At, stateUnderWay, "to the transform", r})
 }
 
 // matches says whether a match is of the event and names the webhook.
@@ -132,11 +139,11 @@ func (q *inquiry) readAttempt(r *pipeline.Record) {
 	}
 	q.attempts = append(q.attempts, a)
 	if a.Outcome == "success" {
-		q.see(sighting{r.Time, stateDelivered, fmt.Sprintf("by attempt %d", a.Attempt)})
+		q.see(sighting{r.Time, stateDelivered, fmt.Sprintf("by attempt %d", a.Attempt), r})
 	}
 }
 
-func (q *inquiry) readDeadLetter(header []byte) {
+func (q *inquiry) readDeadLetter(r *pipeline.Record, header []byte) {
 	x, err := pipeline.ParseDeadLetter(header)
 	if err != nil {
 		return
@@ -151,7 +158,7 @@ func (q *inquiry) readDeadLetter(header []byte) {
 	} else if d, err := pipeline.ParseDelivery(x.Envelope); err == nil {
 		q.made(d.MatchedAt, d.Definitions, false)
 	}
-	q.see(sighting{x.At, stateDeadLetter, fmt.Sprintf("%s at the %s: %s", x.Reason, x.Stage, x.Error)})
+	q.see(sighting{x.At, stateDeadLetter, fmt.Sprintf("%s at the %s: %s", x.Reason, x.Stage, x.Error), r})
 }
 
 func (q *inquiry) readDelivery(r *pipeline.Record, header []byte) {
@@ -160,41 +167,70 @@ func (q *inquiry) readDelivery(r *pipeline.Record, header []byte) {
 		return
 	}
 	q.made(d.MatchedAt, d.Definitions, false)
-	s := sighting{r.Time, stateUnderWay, "to the sinks of lane " + d.Lane}
+	s := sighting{r.Time, stateUnderWay, "to the sinks of lane " + d.Lane, r}
 	for _, tier := range pipeline.Tiers() {
 		if r.Topic == q.cfg.Names.Delays(tier) {
 			s.state, s.detail = stateWaiting, fmt.Sprintf("in delay tier %s, due at %s", tier.Name, d.Due.UTC().Format(time.RFC3339))
 		}
 	}
-	if r.Topic == q.cfg.Names.Waiting(d.Lane) {
-		s.state, s.detail = stateWaiting, "until destination "+d.Destination+" takes calls again"
+	why := q.notCalled(d.Destination)
+	switch {
+	case r.Topic == q.cfg.Names.Waiting(d.Lane) && why == "":
+		s.state, s.detail = stateWaiting, "until its turn comes, or a sink has the secret or the token that it lacks (its /readyz says so)"
+	case s.state == stateUnderWay && why != "", r.Topic == q.cfg.Names.Waiting(d.Lane):
+		s.state, s.detail = stateWaiting, "until destination "+d.Destination+" takes calls again: "+why
 	}
 	q.see(s)
 }
 
-// where says where the delivery stands.
-func (q *inquiry) where() sighting {
-	switch {
-	case q.newest.state == "" && q.why == nil:
-		return sighting{state: stateNone, detail: "no such webhook is in force"}
-	case q.newest.state == "" && !q.why.Fires:
-		return sighting{state: stateNone, detail: "the webhook does not fire"}
-	case q.newest.state == "":
-		return sighting{state: stateUnmatched, detail: "no match is kept: the filter has not come to it, or it was another " +
-			"definition or paused then, or it was delivered so long ago that all traces are gone"}
-	case q.newest.final():
-		return q.newest
-	case q.defs.Resources[definition.Key{Kind: definition.KindWebhook, Name: q.Webhook}] == nil:
-		return sighting{q.newest.at, stateEnded, "the webhook has been removed, and its deliveries with it"}
-	case q.dropped():
-		return sighting{q.newest.at, stateEnded, "it was older than max_age, and expire_to of the webhook is drop"}
+// notCalled says why a destination is not called; "" where definition and state
+// don't tell.
+func (q *inquiry) notCalled(destination string) string {
+	switch r := standingOf(q.defs, q.states.State(destination), time.Now()); r.Status {
+	case string(state.Active):
+		return ""
+	case statusOpen:
+		return r.Why
+	default:
+		return fmt.Sprintf("it is %s by %s (%s)", r.Status, r.By, r.Why)
 	}
-	return q.newest
 }
 
-// dropped says whether the delivery has expired without a trace.
-func (q *inquiry) dropped() bool {
+// where says where the delivery stands.
+func (q *inquiry) where() sighting {
+	s := q.newest
+	switch {
+	case s.final():
+		return s
+	case s.state != "" && q.progress.Ended(s.record.Topic, s.record.Partition, s.record.Offset):
+		return sighting{at: s.at, state: stateEnded, detail: q.whyEnded()}
+	case s.state != "":
+		return s
+	case len(q.attempts) > 0:
+		return sighting{state: stateEnded, detail: "nothing is kept of it but its attempts"}
+	case q.why == nil:
+		return sighting{state: stateNone, detail: "no such webhook is in force"}
+	case !q.why.Fires:
+		return sighting{state: stateNone, detail: "the webhook does not fire"}
+	case q.paused():
+		return sighting{state: stateUnmatched, detail: "the webhook is paused: it matches nothing, which is counted and not kept"}
+	}
+	return sighting{state: stateUnmatched, detail: "no match is kept: the filter has not come to it, or it was another " +
+		"definition or paused then, or it was delivered so long ago that all traces are gone"}
+}
+
+func (q *inquiry) paused() bool {
+	c := q.then.Webhooks[q.Webhook]
+	return c != nil && c.Webhook.Status == definition.Paused
+}
+
+// whyEnded says why a delivery may have ended that left neither a dead letter nor
+// a successful attempt: the ledger alone knows.
+func (q *inquiry) whyEnded() string {
+	const removed = "its webhook was removed meanwhile, and its deliveries with it"
 	c := q.defs.Webhooks[q.Webhook]
-	return c != nil && !q.matchedAt.IsZero() && c.Webhook.ExpireTo == definition.ExpireToDrop &&
-		time.Since(q.matchedAt) > time.Duration(c.Webhook.MaxAge)+clockMargin
+	if c == nil || c.Webhook.ExpireTo != definition.ExpireToDrop || time.Since(q.matchedAt) < time.Duration(c.Webhook.MaxAge) {
+		return removed
+	}
+	return "it was older than max_age, and expire_to of the webhook is drop; or " + removed
 }
