@@ -87,7 +87,7 @@ func (d *Definition) problems(is issues) Problems {
 		if i.line > 0 && n.kind == textNode {
 			where = d.source.inside(n, i.line, i.column)
 		}
-		p := Problem{File: d.source.name, Line: where.line, Column: where.column, Message: i.message, Warning: i.warning}
+		p := Problem{File: d.source.name, Line: where.line, Column: where.column, Message: i.message, Warning: i.warning, Lacks: i.lacks != Key{}}
 		if n.style == plainStyle && !i.warning && i.line > 0 && isTorn(n.text) {
 			p.Corrected = d.source.corrected(n.at.line)
 		}

@@ -17,6 +17,7 @@ type Problem struct {
 	// quoting rules is at fault.
 	Corrected string `json:"corrected,omitempty"`
 	Warning   bool   `json:"warning,omitempty"` // worth a look, but not refused
+	Lacks     bool   `json:"lacks,omitempty"`   // what it refers to is not there
 }
 
 // Error gives "file:line:column: message", and the corrected line below it.

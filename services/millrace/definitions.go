@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -113,7 +112,7 @@ func (c *checkCmd) Run(ctx context.Context, std streams) error {
 	if c.JSON {
 		return c.printJSON(std.out, count, tests, problems)
 	}
-	printProblems(std.err, problems)
+	printFileProblems(std.err, problems)
 	if problems.Err() != nil {
 		return errSaid
 	}
@@ -145,7 +144,7 @@ func (c *checkCmd) printJSON(w io.Writer, count, tests int, problems definition.
 	if problems == nil {
 		problems = definition.Problems{}
 	}
-	err := json.NewEncoder(w).Encode(map[string]any{
+	err := printJSON(w, map[string]any{
 		"definitions": count, "tests": tests, "problems": problems,
 	})
 	if problems.Err() != nil {
@@ -157,6 +156,15 @@ func (c *checkCmd) printJSON(w io.Writer, count, tests int, problems definition.
 func printProblems(w io.Writer, problems definition.Problems) {
 	if len(problems) > 0 {
 		fmt.Fprintln(w, problems.Error())
+	}
+}
+
+// printFileProblems prints the problems of files that were looked at by
+// themselves.
+func printFileProblems(w io.Writer, problems definition.Problems) {
+	printProblems(w, problems)
+	if slices.ContainsFunc(problems, func(p definition.Problem) bool { return p.Lacks }) {
+		fmt.Fprintln(w, "note: only the files that are given are looked at; what is in force, `millrace apply --dry-run` knows")
 	}
 }
 
@@ -200,28 +208,39 @@ func (c *applyCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	plan, problems := definition.NewPlan(base, definition.Parse(files...), definition.Options{
 		Owner: c.Owner, Author: author(), Prune: c.Prune, Force: c.Force, Keys: keys,
 	})
+	if c.JSON {
+		return c.runJSON(ctx, cfg, plan, problems, std.out)
+	}
 	printProblems(std.err, problems)
 	if problems.Err() != nil {
 		return errSaid
 	}
-	if err := c.print(std.out, plan); err != nil || c.DryRun || len(plan.Changes) == 0 {
+	if err := plan.Print(std.out); err != nil || c.DryRun || len(plan.Changes) == 0 {
 		return err
 	}
 	result, err := write(ctx, cfg, plan)
 	if err != nil {
 		return err
 	}
-	if !c.JSON {
-		fmt.Fprintf(std.out, "%d changes are in force at offset %d\n", result.Changes, result.Offset)
-	}
+	fmt.Fprintf(std.out, "%d changes are in force at offset %d\n", result.Changes, result.Offset)
 	return nil
 }
 
-func (c *applyCmd) print(w io.Writer, plan *definition.Plan) error {
-	if c.JSON {
-		return json.NewEncoder(w).Encode(plan)
+// runJSON applies the plan and prints it as JSON, or the problems that keep it
+// from being one.
+func (c *applyCmd) runJSON(ctx context.Context, cfg stream.Config, plan *definition.Plan, problems definition.Problems, w io.Writer) error {
+	o := planOf(plan, problems)
+	if problems.Err() != nil {
+		return errors.Join(errSaid, printJSON(w, o))
 	}
-	return plan.Print(w)
+	if !c.DryRun && len(plan.Changes) > 0 {
+		result, err := write(ctx, cfg, plan)
+		if err != nil {
+			return err
+		}
+		o.Offset = &result.Offset
+	}
+	return printJSON(w, o)
 }
 
 func write(ctx context.Context, cfg stream.Config, plan *definition.Plan) (definition.Result, error) {
@@ -321,7 +340,7 @@ func (c *listCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	}
 	rows := listRows(snapshot, c.Kind)
 	if c.JSON {
-		return json.NewEncoder(std.out).Encode(rows)
+		return printJSON(std.out, rows)
 	}
 	w := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "KIND\tNAME\tSTATUS\tREVISION\tOWNER\tABOUT")

@@ -140,8 +140,16 @@ func TestApply(t *testing.T) {
 	if r := h.runWith(changed, "apply", "-").must(t); r.out != "0 to add, 0 to change, 0 to remove, 2 unchanged\n" {
 		t.Errorf("of no change it says %s", r.out)
 	}
-	if r := h.runWith(destinationYAML, "apply", "-", "--prune", "--json").must(t); !strings.Contains(r.out, "to-crm") {
+	if r := h.runWith(destinationYAML, "apply", "-", "--prune", "--json").must(t); !regexp.MustCompile(`^\{"changes":\[\{"op":"remove","kind":"Webhook","name":"to-crm","from":\{.*\}\}\],"unchanged":1,"problems":\[\],"offset":\d+\}\n$`).MatchString(r.out) {
 		t.Errorf("as JSON it prints %s", r.out)
+	}
+	r = h.runWith(destinationYAML, "apply", "-", "--json").must(t)
+	if r.out != `{"changes":[],"unchanged":1,"problems":[]}`+"\n" {
+		t.Errorf("of no change it prints %s as JSON", r.out)
+	}
+	r = h.runWith(webhookYAML+"---\nkind: Webhook\nname: w\nevent: x\ndestination: crn\n", "apply", "-", "--json")
+	if r.code != exitFailed || !strings.Contains(r.out, `"problems":[{"file":"<stdin>",`) || !strings.Contains(r.out, `"lacks":true`) {
+		t.Errorf("of problems it prints %s%s", r.out, r.err)
 	}
 	if r := h.run("list", "--json").must(t); strings.Contains(r.out, "to-crm") || !strings.Contains(r.out, "crm") {
 		t.Errorf("after --prune, in force is %s", r.out)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -57,7 +56,7 @@ func (c *destinationsListCmd) Run(ctx context.Context, l *logSettings, std strea
 		rows = append(rows, standingOf(defs, states.State(name), time.Now()))
 	}
 	if c.JSON {
-		return json.NewEncoder(std.out).Encode(rows)
+		return printJSON(std.out, rows)
 	}
 	w := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSTATUS\tLANE\tPLATFORM\tSINCE\tBY\tWHY")
@@ -93,7 +92,7 @@ func (c *destinationsShowCmd) Run(ctx context.Context, l *logSettings, std strea
 	}
 	r := standingOf(defs, states.State(c.Name), time.Now())
 	if c.JSON {
-		return json.NewEncoder(std.out).Encode(r)
+		return printJSON(std.out, r)
 	}
 	w := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
 	for _, line := range r.lines() {
@@ -123,7 +122,7 @@ func (c *destinationsPauseCmd) Run(ctx context.Context, l *logSettings, std stre
 		return &codeError{exitUsage, fmt.Errorf("pausing destination %q: --why takes a text of up to %d bytes", c.Name, maxWhy)}
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	was, err := c.change(ctx, l, std, c.Name, func(s state.State) (state.State, bool) {
+	was, asleep, err := c.change(ctx, l, std, c.Name, func(s state.State) (state.State, bool) {
 		if !s.Callable() {
 			return s, false
 		}
@@ -132,6 +131,9 @@ func (c *destinationsPauseCmd) Run(ctx context.Context, l *logSettings, std stre
 	})
 	if err != nil {
 		return err
+	}
+	if asleep {
+		fmt.Fprintf(std.err, "note: the definition of %s says status: paused too, which only `millrace apply` changes\n", c.Name)
 	}
 	if !was.Callable() {
 		fmt.Fprintf(std.out, "%s is %s already%s; nothing is changed\n", c.Name, was.Status, history(was))
@@ -159,7 +161,7 @@ func (destinationsResumeCmd) Help() string {
 // Run resumes a destination.
 func (c *destinationsResumeCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	was, err := c.change(ctx, l, std, c.Name, func(s state.State) (state.State, bool) {
+	was, asleep, err := c.change(ctx, l, std, c.Name, func(s state.State) (state.State, bool) {
 		if s.Callable() {
 			return s, false
 		}
@@ -168,34 +170,39 @@ func (c *destinationsResumeCmd) Run(ctx context.Context, l *logSettings, std str
 	if err != nil {
 		return err
 	}
-	if was.Callable() {
+	const byApply = "its definition says status: paused, which only `millrace apply` changes"
+	switch {
+	case was.Callable() && asleep:
+		fmt.Fprintf(std.out, "%s: there was nothing to resume; %s\n", c.Name, byApply)
+	case was.Callable():
 		fmt.Fprintf(std.out, "%s is neither paused nor disabled: there was nothing to resume%s\n", c.Name, breakerNote(was, now))
-		return nil
+	case asleep:
+		fmt.Fprintf(std.out, "%s is resumed, it was %s%s; but %s\n", c.Name, was.Status, history(was), byApply)
+	default:
+		fmt.Fprintf(std.out, "%s is resumed, it was %s%s; calls begin slowly\n", c.Name, was.Status, history(was))
 	}
-	fmt.Fprintf(std.out, "%s is resumed, it was %s%s; calls begin slowly\n", c.Name, was.Status, history(was))
 	return nil
 }
 
 // change changes the state of a destination that there is, and returns the one
-// before. It also warns where that changes nothing, since the definition pauses it.
-func (k *kafkaSettings) change(ctx context.Context, l *logSettings, std streams, name string, change state.Change) (was state.State, err error) {
+// before, and whether the definition pauses it besides.
+func (k *kafkaSettings) change(ctx context.Context, l *logSettings, std streams, name string, change state.Change) (was state.State, asleep bool, err error) {
 	cfg, err := k.connect(ctx, l, std.err)
 	if err != nil {
-		return was, err
+		return was, false, err
 	}
 	defs, err := current(ctx, cfg)
 	if err == nil {
 		err = knowsDestination(defs, name)
 	}
 	if err != nil {
-		return was, err
+		return was, false, err
 	}
-	if d := defs.Destinations[name]; d != nil && d.Status == definition.Paused {
-		fmt.Fprintf(std.err, "note: the definition of %s says status: paused, which only `millrace apply` changes\n", name)
-	}
+	d := defs.Destinations[name]
+	asleep = d != nil && d.Status == definition.Paused
 	w, err := state.OpenWriter(ctx, cfg)
 	if err != nil {
-		return was, err
+		return was, asleep, err
 	}
 	defer w.Close()
 	revision := defs.Resources[definition.Key{Kind: definition.KindDestination, Name: name}].Revision
@@ -208,7 +215,7 @@ func (k *kafkaSettings) change(ctx context.Context, l *logSettings, std streams,
 	if errors.Is(err, stream.ErrFenced) {
 		err = &codeError{exitChanged, err}
 	}
-	return was, err
+	return was, asleep, err
 }
 
 // knowsDestination says which destination may be meant where there is none of a

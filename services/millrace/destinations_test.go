@@ -147,7 +147,9 @@ func TestDestinationsPauseAndResume(t *testing.T) {
 	if got := h.states()["mail"]; got.Status != "active" || got.RateBefore != 7 || !got.OpenUntil.IsZero() {
 		t.Errorf("what was disabled is %+v", got)
 	}
-	says("note: the definition of sleeping says status: paused, which only `millrace apply` changes", "resume", "sleeping")
+	says("sleeping: there was nothing to resume; its definition says status: paused, which only `millrace apply` changes", "resume", "sleeping")
+	says("note: the definition of sleeping says status: paused too", "pause", "sleeping", "--why", "x")
+	says("sleeping is resumed, it was paused by "+author()+" since ", "resume", "sleeping")
 	for _, command := range []string{"show", "resume", "pause --why x"} {
 		args := append([]string{"destinations"}, strings.Fields(command)...)
 		h.run(append(args, "crn")...).fails(t, exitFailed, `there is no destination "crn"; did you mean crm?`)

@@ -109,7 +109,7 @@ func (r *standing) toDo() string {
 var mend = map[state.Reason]string{
 	state.Refused:        "mend its credentials (auth, and the secrets that it names) or what they may do on the platform; what it answered: ATTEMPTS",
 	state.FinalResponses: "it refuses what it is sent: mend its definition, or the property mapping of the webhooks; what it answered: ATTEMPTS",
-	state.Response:       "it answered what is said to mean that it must not be called (responses, or its preset): ATTEMPTS",
+	state.Response:       "do what the reason above says; its preset, or responses of its definition, takes this answer for a sign not to call it: ATTEMPTS",
 	state.Blocked:        "its address is a private one: open it with --egress-allow at the sinks, or mend its URL",
 	state.Gone:           "it says that it is gone for good (410): find out its new URL and apply that",
 	state.Operator:       "see with whoever paused it",
@@ -118,8 +118,8 @@ var mend = map[state.Reason]string{
 // lines are what is shown of one destination.
 func (r *standing) lines() [][2]string {
 	since := clockDate(r.Since)
-	if r.By != "" {
-		since = strings.TrimSpace(since + " by " + r.By)
+	if r.By != "" && since != "" {
+		since += " by " + r.By
 	}
 	rate := ""
 	if r.RateBefore > 0 {

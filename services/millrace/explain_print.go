@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -127,7 +126,5 @@ func (q *inquiry) printJSON() error {
 	for _, a := range q.attempts {
 		o.Attempts = append(o.Attempts, attemptOf(a))
 	}
-	out := json.NewEncoder(q.std.out)
-	out.SetEscapeHTML(false)
-	return out.Encode(o)
+	return printJSON(q.std.out, o)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +42,7 @@ func (c *initCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 		return err
 	}
 	if c.JSON {
-		return json.NewEncoder(std.out).Encode(report)
+		return printJSON(std.out, report)
 	}
 	return printInit(std.out, report)
 }

@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/millrace-io/millrace/pipeline/definition"
 )
 
 // keysCmd makes keysets.
@@ -90,7 +91,7 @@ func (c *publicKeysCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(std.out).Encode(keys.Public())
+	return printJSON(std.out, keys.Public())
 }
 
 type publishKeysCmd struct {
@@ -115,7 +116,11 @@ func (c *publishKeysCmd) Run(ctx context.Context, l *logSettings, std streams) e
 	if err != nil {
 		return err
 	}
-	if err := publishKeys(ctx, cfg, keys, c.Replace); err != nil {
+	err = publishKeys(ctx, cfg, keys, c.Replace)
+	if _, other := errors.AsType[*definition.OtherKeysError](err); other {
+		err = fmt.Errorf("%w; --replace puts this one in its place, and then what only the other opens has to be written again", err)
+	}
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(std.out, "secrets are sealed with the key %d\n", keys.Public().Primary())

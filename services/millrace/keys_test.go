@@ -38,7 +38,7 @@ func TestKeys(t *testing.T) {
 	if mode(t, path) != 0o600 || !strings.Contains(made.out, "has been made, with the key ") {
 		t.Errorf("mode %v, it says %s", mode(t, path), made.out)
 	}
-	commandLine(t, "", "keys", "create", path).fails(t, exitFailed, "file exists")
+	commandLine(t, "", "keys", "create", path).fails(t, exitFailed, "file exists; --if-missing leaves it as it is")
 	there := commandLine(t, "", "keys", "create", path, "--if-missing").must(t)
 	if readText(t, path) != text || !strings.Contains(there.out, "is there, its key ") {
 		t.Errorf("a keyset that is there was overwritten; it says %s", there.out)
@@ -105,6 +105,8 @@ func TestKeysetsThatDontFit(t *testing.T) {
 		"reading the keyset: open":                                                     {"test", "-f", hook, "--keyset-file", none + "such"},
 		"it is none in tink's JSON format, or it holds private":                        {"seal", "crm", "auth.token", "-f", hook, "--public-keyset-file", path},
 		"sealing: there is no destination \"crn\" that can be used; did you mean crm?": {"seal", "crn", "auth.token", "-f", hook, "--public-keyset-file", public},
+		public + ": it is the public part of a keyset":                                 {"keys", "rotate", public},
+		none + ": reading a keyset: it is none":                                        {"keys", "rotate", none},
 		"sealing: \"auth.tokens\" holds no secrets":                                    {"seal", "crm", "auth.tokens", "-f", hook, "--public-keyset-file", public},
 	} {
 		got := commandLine(t, "geheim", args...)

@@ -80,6 +80,9 @@ func createKeyset(path string) (*secret.Keys, error) {
 		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("creating a keyset: %w; --if-missing leaves it as it is, `millrace keys rotate` adds a key to it", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("creating a keyset: %w", err)
 	}
@@ -139,7 +142,14 @@ func readKeyset(path string) (*secret.Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading a keyset: %w", err)
 	}
-	return secret.ReadKeys(text)
+	keys, err := secret.ReadKeys(text)
+	if err != nil {
+		if _, public := secret.ReadPublicKeys(text); public == nil {
+			err = errors.New("it is the public part of a keyset, which only seals; expected the keyset that the sinks have")
+		}
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return keys, nil
 }
 
 func publishKeys(ctx context.Context, cfg stream.Config, keys *secret.Keys, replace bool) error {

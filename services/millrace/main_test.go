@@ -260,6 +260,7 @@ func TestUsageErrors(t *testing.T) {
 		{"sink --lanes [x", "[x"},
 		{"list --brokers nowhere", `"nowhere" is not host:port`},
 		{"filter --log-level loud", "loud"},
+		{"up --brokers localhost:9092 --data other", "--data is of the embedded broker, but --brokers (or MILLRACE_BROKERS) says to use the Kafka at localhost:9092"},
 	} {
 		commandLine(t, "", strings.Fields(test.args)...).fails(t, exitUsage, test.says)
 	}

@@ -145,7 +145,16 @@ func serve(ctx context.Context, l *logSettings, std streams, k *kafkaSettings, w
 	if err != nil {
 		return err
 	}
-	return runService(ctx, cfg, web, add)
+	return quietly(ctx, runService(ctx, cfg, web, add))
+}
+
+// quietly drops an error that a signal has brought about: a service that it ends
+// while it starts has done what was wanted.
+func quietly(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 func runService(ctx context.Context, cfg stream.Config, web *serviceSettings, add func(*service) error) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -166,7 +165,7 @@ func sendFailure(err error, sent, n int) error {
 
 func (c *sendCmd) report(w io.Writer, sent int) error {
 	if c.JSON {
-		return json.NewEncoder(w).Encode(map[string]any{"topic": c.Topic, "acknowledged": sent})
+		return printJSON(w, map[string]any{"topic": c.Topic, "acknowledged": sent})
 	}
 	_, err := fmt.Fprintf(w, "%d %s acknowledged by %s\n", sent, plural(sent, "event", "events"), c.Topic)
 	return err

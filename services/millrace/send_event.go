@@ -80,6 +80,15 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimRight(b.Bytes(), "\n"), nil
 }
 
+// printJSON prints a value as a line of such JSON.
+func printJSON(w io.Writer, v any) error {
+	text, err := marshal(v)
+	if err == nil {
+		_, err = w.Write(append(text, '\n'))
+	}
+	return err
+}
+
 // over returns the event with what is given in place of what it has.
 func (e eventLine) over(given eventLine) eventLine {
 	e.ID, e.Source, e.Time = cmp.Or(given.ID, e.ID), cmp.Or(given.Source, e.Source), cmp.Or(given.Time, e.Time)

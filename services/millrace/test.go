@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
@@ -17,6 +17,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline/expression"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/secret"
+	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/services/sink"
 )
 
@@ -54,7 +55,7 @@ func (c *testCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	if err != nil {
 		return err
 	}
-	defs, names, err := c.load(ctx, l, std)
+	defs, states, names, err := c.load(ctx, l, std)
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (c *testCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	defer client.Close()
 	failed := false
 	for i, name := range names {
-		t := &trial{testCmd: c, defs: defs, webhook: defs.Webhooks[name], client: client, given: given, std: std}
+		t := &trial{testCmd: c, defs: defs, states: states, webhook: defs.Webhooks[name], client: client, given: given, std: std}
 		passed, err := t.run(ctx)
 		if err != nil {
 			return fmt.Errorf("testing webhook %q: %w", name, err)
@@ -114,23 +115,25 @@ func (c *testCmd) given(stdin io.Reader) (text []byte, err error) {
 	return text, nil
 }
 
-// load returns the definitions, and the webhooks of them that are to be tested.
-func (c *testCmd) load(ctx context.Context, l *logSettings, std streams) (*definition.Snapshot, []string, error) {
+// load returns the definitions, the states of destinations (none of those in
+// files), and the webhooks that are to be tested.
+func (c *testCmd) load(ctx context.Context, l *logSettings, std streams) (*definition.Snapshot, *state.Snapshot, []string, error) {
 	if len(c.File) > 0 {
-		return c.fromFiles(std)
+		defs, names, err := c.fromFiles(std)
+		return defs, nil, names, err
 	}
 	cfg, err := c.connect(ctx, l, std.err)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	defs, err := current(ctx, cfg)
+	defs, states, err := destinationStates(ctx, cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if broken := defs.Broken[definition.Key{Kind: definition.KindWebhook, Name: c.Webhook}]; broken != nil {
-		return nil, nil, fmt.Errorf("webhook %q is in force but can't be used: %w", c.Webhook, broken)
+		return nil, nil, nil, fmt.Errorf("webhook %q is in force but can't be used: %w", c.Webhook, broken)
 	}
-	return defs, []string{c.Webhook}, knows(defs, c.Webhook)
+	return defs, states, []string{c.Webhook}, knows(defs, c.Webhook)
 }
 
 func (c *testCmd) fromFiles(std streams) (*definition.Snapshot, []string, error) {
@@ -143,7 +146,7 @@ func (c *testCmd) fromFiles(std streams) (*definition.Snapshot, []string, error)
 		return nil, nil, err
 	}
 	defs, problems := definition.Parse(files...).Check(definition.NewSnapshot(builtin))
-	printProblems(std.err, problems)
+	printFileProblems(std.err, problems)
 	switch names := slices.Sorted(maps.Keys(defs.Webhooks)); {
 	case problems.Err() != nil:
 		return nil, nil, errSaid
@@ -169,6 +172,7 @@ func knows(defs *definition.Snapshot, webhook string) error {
 type trial struct {
 	*testCmd
 	defs    *definition.Snapshot
+	states  *state.Snapshot // nil: not known
 	webhook *definition.Compiled
 	client  *httpsend.Client
 	given   []byte // nil: generate an event
@@ -206,9 +210,7 @@ func (t *trial) run(ctx context.Context) (passed bool, err error) {
 		sendable, err = t.send(ctx, sender, call)
 	}
 	if t.JSON && err == nil {
-		object := json.NewEncoder(t.std.out)
-		object.SetEscapeHTML(false)
-		err = object.Encode(t.object())
+		err = printJSON(t.std.out, t.object())
 	}
 	return sendable, err
 }
@@ -216,7 +218,9 @@ func (t *trial) run(ctx context.Context) (passed bool, err error) {
 // prepare finds the event and explains it.
 func (t *trial) prepare(ctx context.Context) (err error) {
 	if t.given != nil {
-		t.event, t.why, err = t.try(ctx, t.given)
+		if t.event, t.why, err = t.try(ctx, t.given); err != nil {
+			err = fmt.Errorf("--event %s: %w", t.Event, err)
+		}
 	} else {
 		err = t.generate(ctx)
 	}
@@ -226,10 +230,27 @@ func (t *trial) prepare(ctx context.Context) (err error) {
 	if t.webhook.Webhook.Status == definition.Paused {
 		t.notes = append(t.notes, "the webhook is paused: as it stands it matches nothing")
 	}
-	if t.webhook.Destination.Status == definition.Paused {
-		t.notes = append(t.notes, "the destination is paused: its deliveries wait")
+	if note := t.notCalled(); note != "" {
+		t.notes = append(t.notes, note)
 	}
 	return nil
+}
+
+// notCalled says why deliveries to the destination wait at the moment; "" if they
+// don't, as far as is known.
+func (t *trial) notCalled() string {
+	d := t.webhook.Destination
+	if t.states == nil {
+		if d.Status == definition.Paused {
+			return "the destination is paused: its deliveries wait"
+		}
+		return ""
+	}
+	r := standingOf(t.defs, t.states.State(d.Name), time.Now())
+	if r.Status == string(state.Active) {
+		return ""
+	}
+	return fmt.Sprintf("the destination is %s, so its deliveries wait (%s); `millrace destinations show %s` says what to do", r.Status, r.Why, r.Name)
 }
 
 // try decodes an event and explains it.

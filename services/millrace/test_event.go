@@ -59,13 +59,21 @@ func (t *trial) generate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	types := len(t.webhook.Webhook.Event)
+	first, mail := events[:types], events[types:2*types]
 	for _, w := range ways {
-		for _, first := range events[:len(t.webhook.Webhook.Event)] {
-			e, err := suggested(first, w)
+		for i := range types {
+			e, err := suggested(first[i], w)
 			if err != nil {
 				return err
 			}
-			events = append(events, e)
+			kept, err := suggested(mail[i], expression.Suggestion{Properties: w.Properties}) // what is asked of the user may be an e-mail address
+			if err != nil {
+				return err
+			}
+			if events = append(events, e); len(w.Fields) > 0 {
+				events = append(events, kept)
+			}
 		}
 	}
 	if err := t.choose(ctx, events); err != nil {
@@ -109,6 +117,9 @@ func (t *trial) example(typ, run string, n int) (eventLine, error) {
 	if _, known := t.defs.Catalog.EventType(typ); !known {
 		e = eventLine{Source: "millrace/example", Type: typ, User: "u-10427", Session: "s-500"}
 		e.ID, err = "example-"+run, nil
+	}
+	if n%2 == 1 { // who a user is, is often known by an e-mail address
+		e.User += "@example.com"
 	}
 	if w.System != "" {
 		e.System = w.System

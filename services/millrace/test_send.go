@@ -81,6 +81,8 @@ func lookAt(r *httpsend.Result) string {
 		return "the property mapping: the platform takes no body as large as this"
 	case http.StatusUnsupportedMediaType:
 		return "the header Content-Type of the destination"
+	case http.StatusRequestTimeout, http.StatusTooEarly:
+		return "the platform: it took too long, or was not ready; a delivery would be tried again"
 	case http.StatusTooManyRequests:
 		return "limits.rate of the destination: the platform takes no more at the moment"
 	}
@@ -88,7 +90,7 @@ func lookAt(r *httpsend.Result) string {
 	case 3:
 		return "request.url of the destination: the platform sends to another address, which is not followed"
 	case 4:
-		return "the body above: the platform says that it is not what it expects"
+		return "the request above, and the response: the platform says that it is not what it expects"
 	case 5:
 		return "the platform: it failed, or is down; a delivery would be tried again"
 	}

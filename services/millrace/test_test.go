@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+	"github.com/millrace-io/millrace/pipeline/state"
 )
 
 // surveyYAML is a webhook with a clause of each kind, to a destination.
@@ -98,15 +100,16 @@ func TestTestProblems(t *testing.T) {
 		}
 	}
 	for says, args := range map[string][]string{
-		"nothing to test":             {"test"},
-		"add --yes":                   {"test", "-f", file, "--send"},
-		"can't both come":             {"test", "-f", "-", "--event", "-"},
-		"expected a CIDR":             {"test", "-f", file, "--egress-allow", "not an address"},
-		"no such file":                {"test", "-f", file, "--event", "none.json"},
-		"did you mean to-crm?":        {"test", "-f", file, "to-crn"},
-		"reading the event: ":         {"test", "-f", file, "--event", file},
-		"there is no webhook in the ": {"test", "-f", tempFile(t, "d.yaml", destinationYAML)},
-		"unknown destination":         {"test", "-f", tempFile(t, "w.yaml", webhookYAML)},
+		"nothing to test":      {"test"},
+		"add --yes":            {"test", "-f", file, "--send"},
+		"can't both come":      {"test", "-f", "-", "--event", "-"},
+		"expected a CIDR":      {"test", "-f", file, "--egress-allow", "not an address"},
+		"no such file":         {"test", "-f", file, "--event", "none.json"},
+		"did you mean to-crm?": {"test", "-f", file, "to-crn"},
+		"--event " + file + ": reading the event: ":         {"test", "-f", file, "--event", file},
+		"there is no webhook in the ":                       {"test", "-f", tempFile(t, "d.yaml", destinationYAML)},
+		"unknown destination":                               {"test", "-f", tempFile(t, "w.yaml", webhookYAML)},
+		"note: only the files that are given are looked at": {"check", tempFile(t, "w.yaml", webhookYAML)},
 	} {
 		r := commandLine(t, "", args...)
 		if r.code == exitOK || !strings.Contains(r.err, says) {
@@ -124,6 +127,24 @@ func TestTestFromKafka(t *testing.T) {
 		t.Errorf("it shows %s", r.out)
 	}
 	h.run("test", "to-cmr").fails(t, exitFailed, `there is no webhook "to-cmr"; did you mean to-crm?`)
+	h.setStates(state.State{Destination: "crm", Status: state.Paused, By: state.BySink, Reason: state.Refused, Detail: "401", Since: time.Now()})
+	says(t, h.run("test", "to-crm").must(t).out, "Note: the destination is paused, so its deliveries wait (401); `millrace destinations show crm` says what to do")
+}
+
+// TestTestExamples: an event is generated for which each of the examples fires,
+// and makes a request that keeps its platform's contract.
+func TestTestExamples(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../deploy/examples/*.yaml")
+	if err != nil || len(files) < 8 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		r := commandLine(t, "", "test", "-f", file)
+		if r.code != exitOK || strings.Contains(r.out, "Problem: ") {
+			t.Errorf("%s: exit code %d\n%s%s", file, r.code, r.out, r.err)
+		}
+	}
 }
 
 // testSecrets are what no output may hold.

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/definition"
@@ -35,9 +38,13 @@ func (upCmd) Help() string {
 }
 
 // Run runs everything until a signal.
-func (c *upCmd) Run(ctx context.Context, l *logSettings, std streams) error {
+func (c *upCmd) Run(ctx context.Context, line *kong.Context, l *logSettings, std streams) error {
 	if len(c.Brokers) > 0 {
-		return c.run(ctx, c.Brokers, l, std)
+		if flag := ofEmbedded(line); flag != "" {
+			return &codeError{exitUsage, fmt.Errorf("up: --%s is of the embedded broker, but --brokers (or MILLRACE_BROKERS) says to use the Kafka at %s; "+
+				"leave out one of them", flag, strings.Join(c.Brokers, ", "))}
+		}
+		return quietly(ctx, c.run(ctx, c.Brokers, l, std))
 	}
 	b, err := c.open(l, std, pipeline.Names(c.Prefix))
 	if err != nil {
@@ -47,8 +54,19 @@ func (c *upCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 		if err := c.ownKeyset(); err != nil {
 			return err
 		}
-		return c.run(ctx, b.Addrs(), l, std)
+		return quietly(ctx, c.run(ctx, b.Addrs(), l, std))
 	})
+}
+
+// ofEmbedded names a flag of the embedded broker that stands on the command line;
+// "" if none does.
+func ofEmbedded(line *kong.Context) string {
+	for _, p := range line.Path {
+		if p.Flag != nil && slices.Contains([]string{"data", "kafka", "sync", "max-disk"}, p.Flag.Name) {
+			return p.Flag.Name
+		}
+	}
+	return ""
 }
 
 // ownKeyset has a keyset beside the embedded broker's data, unless one is given.
