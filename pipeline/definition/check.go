@@ -89,7 +89,7 @@ func (d *Definition) problems(is issues) Problems {
 		}
 		p := Problem{File: d.source.name, Line: where.line, Column: where.column, Message: i.message, Warning: i.warning, Lacks: i.lacks != Key{}}
 		if n.style == plainStyle && !i.warning && i.line > 0 && isTorn(n.text) {
-			p.Corrected = d.source.corrected(n.at.line)
+			p.Corrected = d.source.corrected(n.at.line, i.message)
 		}
 		out = append(out, p)
 	}

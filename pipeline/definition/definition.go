@@ -73,6 +73,7 @@ func (t *text) definition(doc *node) *Definition {
 	kinds := []string{string(KindEventType), string(KindDestination), string(KindWebhook)}
 	kind := doc.get("kind")
 	if doc.kind != mapNode || kind == nil {
+		doc.guarded = true // it may be the file of a secret
 		t.report(doc.at, "found %s without a kind, expected kind: %s", doc.describe(), alternatives(kinds))
 		return nil
 	}
@@ -81,6 +82,7 @@ func (t *text) definition(doc *node) *Definition {
 		t.report(kind.at, "found the kind %s, expected %s%s", kind.describe(), alternatives(kinds), expression.DidYouMean(kind.text, kinds))
 		return nil
 	}
+	doc.guardSecrets(Kind(kind.text))
 	before := len(t.problems)
 	object(keys...)(t, "", doc)
 	name := doc.get("name")

@@ -149,3 +149,104 @@ func TestProblemsShowNoSecrets(t *testing.T) {
 		}
 	}
 }
+
+// TestProblemsTellWithoutTheSecret has slips of which a secret comes out as
+// something else: what is said of each helps, and does not quote it.
+func TestProblemsTellWithoutTheSecret(t *testing.T) {
+	t.Parallel()
+	const needsQuotes = "found characters here that mean something else in YAML, expected the text"
+	for lines, want := range map[string]string{
+		"auth: {type: bearer, token:geheim}":                                            "4:22: found an unknown key; did you mean token with a blank behind its colon?",
+		"auth: {type: header, name: X-Key, value: a, geheim}":                           "4:45: found an unknown key, expected type, name or value; a value with a comma in it needs quotes",
+		"auth: {type: header, name: X-Key, value: a, geheim: geheim}":                   "4:45: found an unknown key, expected type, name or value",
+		"auth:\n  type: bearer\n  tokn: geheim":                                         "6:3: found an unknown key; did you mean token?",
+		"auth: {type: geheim}":                                                          `4:14: found text, expected "none", "bearer"`,
+		"auth: {type: bearer, token: 17}":                                               "4:29: found an integer, expected text",
+		"auth: {type: bearer, token: a, geheim: 1, geheim: 2}":                          "4:43: found this key again, expected it once; it stands in line 4 already",
+		"auth: {type: basic, username: a, password: *geheim}":                           "4:44: found an alias and nowhere its anchor; text that starts with * needs quotes",
+		"auth:\n  type: basic\n  password: !geheim":                                     "6:13: found a tag, expected none; text that starts with ! needs quotes",
+		"auth: !geheim {type: none}":                                                    "4:7: found a tag, expected none",
+		"tls: \"-----BEGIN geheim\"":                                                    "4:6: found text, expected a map of ca, cert, key",
+		"signing: geheim":                                                               "4:10: found text, expected a map of secret or previous_secret",
+		"signing: {secret:geheim}":                                                      "4:11: found an unknown key; did you mean secret with a blank behind its colon?",
+		"request: geheim":                                                               "4:10: found text, expected a map of method, url or headers",
+		"request: {url: https://x.example/a, geheim}":                                   "4:37: found an unknown key, expected method, url or headers; a value with a comma in it needs quotes",
+		"request: {url: [geheim]}":                                                      "4:16: found a list, expected text",
+		"request: {url: https://x.example, method: geheim}":                             `4:43: found text, expected "GET", "POST", "PUT" or "PATCH"`,
+		"request:\n  headers: \"Authorization: Bearer geheim\"":                         "5:12: found text, expected a map",
+		"request: {headers: {Authorization:Bearer geheim}}":                             "4:21: found text, expected the name of a header, then a colon and a blank",
+		"request:\n  headers:\n    Authorization:geheim: a":                             "6:5: found text, expected the name of a header, then a colon and a blank",
+		"request: {headers: {X-Key: 5, X-Other: [geheim]}}":                             "4:40: found a list, expected text",
+		"request:\n  url: https://x.example/geheim#\" #\"":                              "",
+		"auth: {type: basic, username: geheim, password: ${env:MILLRACE_SECRET_A}}":     needsQuotes + " behind password: in quotes",
+		"request: {url: https://x.example/{{ event.user }}, headers: {X-Auth: geheim}}": needsQuotes + " behind url: in quotes",
+		"request: {url: https://x.example/{{ event.user }}, headers: {X-Key: ${env:MILLRACE_SECRET_A}}} # geheim":   needsQuotes + " behind url: in quotes",
+		"request: {url: https://x.example/{{ event.user }}?sig=geheim, headers: {X-Key: ${env:MILLRACE_SECRET_A}}}": needsQuotes + " behind url: in quotes",
+		"request: {url: https://me:geheim@x.example/{{ event.user }}}":                                              needsQuotes + " behind url: in quotes",
+		"request: {url: https://geheim@x.example/{{ event.user }}}":                                                 needsQuotes + " behind url: in quotes",
+		"request: {url: https://x.example/geheim/{{ event.user }}}":                                                 needsQuotes + " behind url: in quotes",
+		"auth: {type: bearer, token: ${env:geheim}}":                                                                needsQuotes + " behind token: in quotes",
+		"geheim": "this is not YAML",
+		"\"geheim\": {\"geheim\": 1, \"geheim\": 2": "this is not YAML",
+	} {
+		text := "kind: Destination\nname: x\nlane: a\n" + lines + "\n"
+		for _, suffix := range []string{"", "---\nkind: Webhook\nname: w\n"} {
+			_, problems := parse(text + suffix).Check(empty(t))
+			told := problems.Error()
+			if !strings.Contains(told, want) || strings.Contains(told, "geheim") {
+				t.Errorf("%s\ngives %v\nexpected %s", lines, problems, want)
+			}
+		}
+	}
+	for _, text := range []string{"geheim", "- geheim", "\"geheim\""} {
+		if _, problems := parse(text).Check(empty(t)); problems.Err() == nil || strings.Contains(problems.Error(), "geheim") {
+			t.Errorf("a file %s gives %v", text, problems)
+		}
+	}
+	for lines, want := range map[string]string{
+		`"request": {"url": "https://x.example", "headers": "Authorization: Bearer geheim"}`: "found text, expected a map",
+		`"auth": {"type": "bearer", "token": "a", "geheim": 1}`:                              "found an unknown key, expected type or token",
+		`"auth": {"type": "bearer", "geheim": 1, "geheim": 1}`:                               "found this key again, expected it once",
+		`"auth": "${env:geheim} geheim"`:                                                     "found text, expected a map of type",
+	} {
+		f := definition.File{Name: "f.json", Data: []byte(`{"kind": "Destination", "name": "x", ` + lines + `}`)}
+		_, problems := definition.Parse(f).Check(empty(t))
+		if !strings.Contains(problems.Error(), want) || strings.Contains(problems.Error(), "geheim") {
+			t.Errorf("%s\ngives %v\nexpected %s", lines, problems, want)
+		}
+	}
+}
+
+// TestCorrectionsHelp follows every correction: with it, what it was offered for
+// is gone.
+func TestCorrectionsHelp(t *testing.T) {
+	t.Parallel()
+	url := `url: 'https://x.example/{{ event.user }}'`
+	plain := strings.ReplaceAll(url, "'", "")
+	for line, want := range map[string]string{
+		"request: {" + plain + "}":                                                                      "request: {" + url + "}",
+		"request: {" + plain + ", headers: {Content-Type: text/plain}}":                                 "request: {" + url + ", headers: {Content-Type: text/plain}}",
+		"request: {headers: {Authorization: Bearer ${env:MILLRACE_SECRET_A}}, " + plain + "}":           "request: {headers: {Authorization: 'Bearer ${env:MILLRACE_SECRET_A}'}, " + url + "}",
+		"request: {" + plain + ", method: DELETE}":                                                      "",
+		"request: {" + url + ", headers: {Content-Type: text/plain}, method: DELETE}":                   "",
+		"request: {" + url + ", headers: {{ event.user }}}":                                             "",
+		"request: {" + url + "}\nauth: {type: bearer, token: ${env:MILLRACE_SECRET_A}, scopes: [a, b]}": "",
+		"request: {" + url + "}\nauth: {type: oauth2, grant: refresh_token, client_id: '', token_url: a, refresh_token: ${env:MILLRACE_SECRET_A}, scopes: []}": "",
+	} {
+		head := "kind: Destination\nname: x\n"
+		_, problems := parse(head + line + "\n").Check(empty(t))
+		got := ""
+		for _, p := range problems {
+			got += p.Corrected
+		}
+		if got != want {
+			t.Errorf("%s\nis corrected to\n%s\nexpected\n%s\n%v", line, got, want, problems)
+		}
+		if _, problems := parse(head + got + "\n").Check(empty(t)); want != "" && problems.Err() != nil {
+			t.Errorf("followed, %s gives %v", got, problems)
+		}
+		if want != "" && len(problems) != 1 {
+			t.Errorf("%s\ngives more than the slip: %v", line, problems)
+		}
+	}
+}

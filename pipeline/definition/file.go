@@ -21,6 +21,7 @@ const (
 	maxDepth    = 100      // lists and maps inside each other
 	maxCopies   = 10_000   // values that aliases repeat
 	maxSlips    = 20       // corrected slips in one document, each a parse of its own
+	maxTrials   = 20       // corrections tried out in one file, likewise
 	maxSyntaxes = 100      // problems of syntax in one file
 )
 
@@ -29,6 +30,10 @@ type text struct {
 	name     string
 	lines    []string // without their line ends
 	problems Problems
+
+	docs   [][2]int // YAML documents, as the lines that each has
+	trial  bool     // it is read to try out a correction
+	trials int      // how many have been tried out
 }
 
 // openText checks the bytes and splits them into lines.

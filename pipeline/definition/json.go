@@ -106,7 +106,7 @@ func (r *jsonReader) object(n *node, depth int) error {
 			return unexpectedEnd(err)
 		}
 		if seen[key.text] {
-			r.text.report(key.at, "found the key %q again, expected it once", key.text)
+			r.text.report(key.at, "found this key again, expected it once")
 			continue
 		}
 		seen[key.text] = true

@@ -101,17 +101,10 @@ func destinationKeys(preset bool) []key {
 	return []key{
 		{"platform", anyText(), false},
 		{"preset", anyText(), false},
-		{"request", object(
-			key{"method", word("GET", "POST", "PUT", "PATCH"), false},
-			key{"url", expressionText(), !preset},
-			key{"headers", mapOf(pattern(headerForm, "the name of a header"), secretText(true)), false},
-		), !preset},
+		{"request", object(requestKeys(preset)...), !preset},
 		{"auth", authentication(), false},
-		{"tls", tlsKeys(), false},
-		{"signing", secretObject(
-			key{"secret", signingSecret(), true},
-			key{"previous_secret", signingSecret(), false},
-		), false},
+		{"tls", object(tlsKeys()...), false},
+		{"signing", object(signingKeys()...), false},
 		{"lane", pattern(nameForm, "the name of a lane: "+nameRule), false},
 		{"limits", object(
 			key{"rate", number(0.000_01, 1_000_000), false},
@@ -137,6 +130,21 @@ func destinationKeys(preset bool) []key {
 		), false},
 		{"batch", later(), false},
 		{"status", word("active", "paused"), false},
+	}
+}
+
+func requestKeys(preset bool) []key {
+	return []key{
+		{"method", word("GET", "POST", "PUT", "PATCH"), false},
+		{"url", expressionText(), !preset},
+		{"headers", mapOf(pattern(headerForm, "the name of a header, then a colon and a blank"), secretText(true)), false},
+	}
+}
+
+func signingKeys() []key {
+	return []key{
+		{"secret", signingSecret(), true},
+		{"previous_secret", signingSecret(), false},
 	}
 }
 

@@ -17,6 +17,8 @@ type node struct {
 	pairs []pair
 	items []*node
 	at    place
+	// guarded says that it may be a secret or hold one, which is not quoted.
+	guarded bool
 }
 
 type pair struct{ key, value *node }
@@ -87,12 +89,26 @@ func (n *node) describe() string {
 		if len(n.items)+len(n.pairs) == 0 {
 			return "an empty " + string(n.kind)
 		}
-		return "a " + string(n.kind)
+		return article(n.kind)
 	case textNode:
+		if n.guarded {
+			return "text"
+		}
 		return strconv.Quote(cut(n.text, 60))
 	default:
+		if n.guarded {
+			return article(n.kind)
+		}
 		return "the " + string(n.kind) + " " + cut(n.raw, 60)
 	}
+}
+
+// article is a kind with its article.
+func article(k kindOfNode) string {
+	if k == integerNode {
+		return "an " + string(k)
+	}
+	return "a " + string(k)
 }
 
 func cut(s string, most int) string {

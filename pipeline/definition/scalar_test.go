@@ -81,6 +81,9 @@ func TestCorrectLine(t *testing.T) {
 		`- expr: event.user == "a" ? "b": "c"`:                   `- expr: 'event.user == "a" ? "b": "c"'`,
 		`- {name: x, expr: {"a": props["b"]}}`:                   `- {name: x, expr: '{"a": props["b"]}'}`,
 		`request: {url: https://x.com/{{ props["b"] }}/y, m: n}`: `request: {url: 'https://x.com/{{ props["b"] }}/y', m: n}`,
+		`request: {url: https://x.com/{{ props["b"] }}, headers: {Content-Type: text/plain}}`: `request: {url: 'https://x.com/{{ props["b"] }}', headers: {Content-Type: text/plain}}`,
+		`auth: {type: oauth2, client_secret: ${env:X}, scopes: [a, b]}`:                       `auth: {type: oauth2, client_secret: '${env:X}', scopes: [a, b]}`,
+		`- {name: x, expr: [props["a"], 1]}`:                                                  `- {name: x, expr: '[props["a"], 1]'}`,
 	} {
 		if got, ok := correctLine(in); !ok || got != want {
 			t.Errorf("%s\nis corrected to\n%s\nexpected\n%s", in, got, want)
@@ -89,6 +92,7 @@ func TestCorrectLine(t *testing.T) {
 	for _, in := range []string{
 		"", "name: x", "expr: |", `expr: props["a"]`, `expr: 'a "b"'`, `condition: "a"`, `token: ${env:X}`, `- {name: x, expr: "a"}`,
 		`{`, `expr: {`, `- {expr: `, `expr: "`, `{{`, `${`,
+		`headers: {{ event.user }}`, `scopes: [a, "${env:X}"]`, `- {name: x, value: [1, "${a}"]}`, `limits: {{ event.user }}`,
 	} {
 		if got, ok := correctLine(in); ok {
 			t.Errorf("%q is corrected to %q, expected that it stays", in, got)

@@ -18,18 +18,28 @@ type shape func(t *text, key string, n *node)
 // expected reports what was found instead of what was expected, with the
 // corrected line where a slip is behind it.
 func (t *text) expected(n *node, what string, args ...any) {
-	corrected := ""
-	if n.style != blockStyle {
-		corrected = t.corrected(n.at.line)
+	message := fmt.Sprintf("found %s, expected %s", n.describe(), fmt.Sprintf(what, args...))
+	if n.style == blockStyle {
+		t.report(n.at, "%s", message)
+	} else {
+		t.reportTorn(n.at, message)
 	}
-	t.reportSlip(n.at, corrected, "found %s, expected %s", n.describe(), fmt.Sprintf(what, args...))
+}
+
+// reportTorn reports what may come from a slip, with the corrected line if it
+// does.
+func (t *text) reportTorn(at place, message string) {
+	t.reportSlip(at, t.corrected(at.line, message), "%s", message)
 }
 
 func anyText() shape {
 	return func(t *text, _ string, n *node) {
-		if n.kind == integerNode || n.kind == numberNode || n.kind == boolNode {
+		switch isScalar := n.kind == integerNode || n.kind == numberNode || n.kind == boolNode; {
+		case isScalar && n.guarded:
+			t.expected(n, "text; put it in quotes")
+		case isScalar:
 			t.expected(n, "text; write %q", n.raw)
-		} else if n.kind != textNode {
+		case n.kind != textNode:
 			t.expected(n, "text")
 		}
 	}
@@ -184,7 +194,9 @@ func mapOf(name, value shape) shape {
 			return
 		}
 		for _, p := range n.pairs {
-			name(t, "", &node{kind: textNode, text: p.key.text, at: p.key.at, style: p.key.style})
+			asText := *p.key
+			asText.kind = textNode
+			name(t, "", &asText)
 			value(t, p.key.text, p.value)
 		}
 	}
@@ -213,18 +225,6 @@ func object(keys ...key) shape {
 	}
 }
 
-// secretObject is object for what may be a secret where it should be a map of
-// some: it is not shown.
-func secretObject(keys ...key) shape {
-	return func(t *text, name string, n *node) {
-		if n.kind != mapNode {
-			t.report(n.at, "found a %s under %s, expected a map of %s", n.kind, name, alternatives(namesOf(keys)))
-			return
-		}
-		object(keys...)(t, name, n)
-	}
-}
-
 func under(name string) string {
 	if name == "" {
 		return ""
@@ -242,15 +242,26 @@ func namesOf(keys []key) []string {
 
 func (t *text) unknownKey(n *node, p pair, keys []key) {
 	names := namesOf(keys)
+	found := "an unknown key"
+	if p.key.quotable() {
+		found = fmt.Sprintf("the unknown key %q", cut(p.key.text, 60))
+	}
 	hint := expression.DidYouMean(p.key.text, names)
-	if hint == "" {
+	switch before, _, colon := strings.Cut(p.key.text, ":"); {
+	case colon && slices.Contains(names, before):
+		hint = fmt.Sprintf("; did you mean %s with a blank behind its colon?", before)
+	case hint != "":
+	case n.style == flowStyle && !p.key.quotable():
+		hint = fmt.Sprintf(", expected %s; a value with a comma in it needs quotes", alternatives(names))
+	default:
 		hint = ", expected " + alternatives(names)
 	}
-	corrected := ""
+	message := "found " + found + hint
 	if n.style == flowStyle { // a comma in an expression ends its value here
-		corrected = t.corrected(p.key.at.line)
+		t.reportTorn(p.key.at, message)
+	} else {
+		t.report(p.key.at, "%s", message)
 	}
-	t.reportSlip(p.key.at, corrected, "found the unknown key %q%s", cut(p.key.text, 60), hint)
 }
 
 // expressionText accepts text that is code: a plain scalar is taken as it is
@@ -276,20 +287,15 @@ func (t *text) checkTorn(n *node) {
 	if n.style != plainStyle || !ok || !strings.HasPrefix(strings.TrimLeft(comment, " \t"), "#") || !isTorn(n.text) {
 		return
 	}
-	t.reportSlip(n.at, t.corrected(n.at.line), "found %q, cut off by a comment, expected the text in quotes", cut(n.text, 60))
+	t.reportTorn(n.at, fmt.Sprintf("found %s, cut off by a comment, expected the text in quotes", n.describe()))
 }
 
 // secretText accepts text with references to secrets, or a secret that is written
-// out: it is sealed later. In some fields that is none, and may be empty. The text
-// is never shown.
+// out: it is sealed later. In some fields that is none, and may be empty.
 func secretText(public bool) shape {
 	return func(t *text, key string, n *node) {
 		if n.kind != textNode {
-			corrected := ""
-			if n.style == flowStyle {
-				corrected = t.corrected(n.at.line)
-			}
-			t.reportSlip(n.at, corrected, "found a %s under %s, expected text", n.kind, key)
+			t.expected(n, "text")
 			return
 		}
 		r, err := secret.Parse(n.text)
@@ -333,7 +339,7 @@ func authentication() shape {
 	return func(t *text, name string, n *node) {
 		kind := n.get("type")
 		if n.kind != mapNode || kind == nil {
-			secretObject(key{"type", anyText(), true})(t, name, n)
+			object(key{"type", anyText(), true})(t, name, n)
 			return
 		}
 		grant := ""

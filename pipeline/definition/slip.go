@@ -2,6 +2,7 @@ package definition
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -51,6 +52,12 @@ func endOfFlow(value string) (before, rest string) {
 	return strings.TrimRight(value[:end], " "), value[end:]
 }
 
+// structural are keys whose values are maps or lists: quotes are never what they
+// need.
+var structural = []string{
+	"request", "headers", "auth", "tls", "signing", "limits", "retry", "responses", "breaker", "batch", "labels", "scopes", "properties", "conditions", "tests", "aliases",
+}
+
 // correctValue quotes a value if it needs it; the values in a { } one by one.
 func correctValue(key, value string, flow bool) string {
 	switch {
@@ -58,6 +65,8 @@ func correctValue(key, value string, flow bool) string {
 		return value
 	case isFlowMap(value):
 		return correctFlow(value)
+	case slices.Contains(structural, key), key != "expr" && key != "condition" && isFlowList(value):
+		return value
 	case strings.HasPrefix(value, "| "), strings.HasPrefix(value, "> "):
 		return quote(strings.TrimSpace(value[2:]))
 	case needsQuotes(key, value, flow):
@@ -71,7 +80,15 @@ func correctValue(key, value string, flow bool) string {
 // that an expression makes.
 func isFlowMap(value string) bool {
 	return strings.HasPrefix(value, "{") && !strings.HasPrefix(value, "{{") &&
-		regexp.MustCompile(`^\{\s*[A-Za-z_][A-Za-z0-9_]*:\s`).MatchString(value)
+		flowKey.MatchString(value)
+}
+
+var flowKey = regexp.MustCompile(`^\{\s*[A-Za-z_][A-Za-z0-9_./-]*:\s`)
+
+// isFlowList says whether a value is a list in brackets, from its first to its
+// last character.
+func isFlowList(value string) bool {
+	return strings.HasPrefix(value, "[") && closing(value) == len(value)-1
 }
 
 // correctFlow corrects each value of a {…} and keeps what follows it.

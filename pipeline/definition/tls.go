@@ -20,14 +20,14 @@ type TLS struct {
 
 var serverNameForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252})$`)
 
-func tlsKeys() shape {
-	return object(
-		key{"ca", secretText(true), false},
-		key{"cert", secretText(true), false},
-		key{"key", secretText(false), false},
-		key{"server_name", pattern(serverNameForm, "a host name, as it stands in the server's certificate"), false},
-		key{"partial_chain", boolean(), false},
-	)
+func tlsKeys() []key {
+	return []key{
+		{"ca", secretText(true), false},
+		{"cert", secretText(true), false},
+		{"key", secretText(false), false},
+		{"server_name", pattern(serverNameForm, "a host name, as it stands in the server's certificate"), false},
+		{"partial_chain", boolean(), false},
+	}
 }
 
 // checkTLS finds what is wrong whatever the certificates say.

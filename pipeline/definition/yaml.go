@@ -2,10 +2,12 @@ package definition
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	goccy "github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/parser"
@@ -51,6 +53,7 @@ func (t *text) yamlDocument(from, to int) *node {
 	if len(t.problems) > maxSyntaxes {
 		return nil
 	}
+	t.docs = append(t.docs, [2]int{from, to})
 	for range maxSlips {
 		doc, bad := parseYAML(t.lines[from:to])
 		if bad == nil {
@@ -82,7 +85,8 @@ func (t *text) correctSyntax(from, to int, bad *syntaxError) bool {
 		_, still := parseYAML(t.lines[from:to])
 		if still == nil || still.at.line+from > max(n, bad.at.line) {
 			column := len(was) - len(strings.TrimLeft(was, " -")) + 1
-			t.reportSlip(place{n, column}, showable(better), "found characters here that mean something else in YAML, expected the text in quotes")
+			shown := t.showable(n, better)
+			t.reportSlip(place{n, column}, shown, "found characters here that mean something else in YAML, expected the text%s in quotes", behind(was, better, shown))
 			return true
 		}
 		t.lines[n-1] = was
@@ -123,8 +127,12 @@ func goccyError(data []byte) (bad *syntaxError) {
 	}
 	at := syntax.Token.Position
 	message, _, _ := strings.Cut(syntax.Message, `: "`) // what comes then is the text itself, perhaps a secret
+	message = quotation.ReplaceAllString(message, "")
 	return &syntaxError{place{at.Line, at.Column}, "this is not YAML: " + message}
 }
+
+// quotation is what an error of a parser quotes of a file.
+var quotation = regexp.MustCompile(` ?"(?:\\.|[^"\\])*"?`)
 
 var v3Form = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?(.*)`)
 
@@ -135,11 +143,22 @@ func v3Error(err error, lines []string) *syntaxError {
 	if m == nil {
 		return &syntaxError{place{1, 1}, "this is not YAML: " + err.Error()}
 	}
-	line, _ := strconv.Atoi(m[1])
 	if anchor := anchorForm.FindStringSubmatch(m[2]); anchor != nil {
-		line = slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "*"+anchor[1]) }) + 1
+		return noAnchor("*"+anchor[1], lines)
 	}
-	return &syntaxError{place{max(line, 1), 1}, "this is not YAML: " + m[2]}
+	line, _ := strconv.Atoi(m[1])
+	return &syntaxError{place{max(line, 1), 1}, "this is not YAML: " + quotation.ReplaceAllString(m[2], "")}
+}
+
+// noAnchor is what is wrong with an alias that nothing belongs to. It may be a
+// secret that begins with a *.
+func noAnchor(alias string, lines []string) *syntaxError {
+	at := place{1, 1}
+	if i := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, alias) }); i >= 0 {
+		before, _, _ := strings.Cut(lines[i], alias)
+		at = place{i + 1, utf8.RuneCountInString(before) + 1}
+	}
+	return &syntaxError{at, "found an alias and nowhere its anchor; text that starts with * needs quotes"}
 }
 
 // converter makes nodes of a YAML document.
@@ -182,7 +201,7 @@ func (c *converter) convert(y *yaml.Node, depth int) *node {
 		c.scalar(n, y)
 	}
 	if y.Kind != yaml.ScalarNode && y.Style&yaml.TaggedStyle != 0 {
-		c.text.report(n.at, "found the tag %s, expected none", y.Tag)
+		c.text.report(n.at, "found a tag, expected none")
 	}
 	return n
 }
@@ -200,14 +219,14 @@ func (c *converter) mapping(n *node, y *yaml.Node, depth int) {
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		key := c.convert(y.Content[i], depth+1)
 		if key.kind == listNode || key.kind == mapNode {
-			c.text.reportSlip(key.at, c.text.corrected(key.at.line), "found %s, expected a key", key.describe())
+			c.text.reportTorn(key.at, fmt.Sprintf("found %s, expected a key", key.describe()))
 			continue
 		}
 		if key.kind != textNode { // 200: and true: are names like any other
 			key.text = y.Content[i].Value
 		}
 		if line, twice := lines[key.text]; twice {
-			c.text.report(key.at, "found the key %q again, expected it once; it stands in line %d already", key.text, line)
+			c.text.report(key.at, "found this key again, expected it once; it stands in line %d already", line)
 			continue
 		}
 		lines[key.text] = key.at.line
@@ -228,7 +247,7 @@ func (c *converter) scalar(n *node, y *yaml.Node) {
 	}
 	if y.Style&yaml.TaggedStyle != 0 {
 		if y.Tag != "!!str" {
-			c.text.reportSlip(n.at, c.text.corrected(n.at.line), "found the tag %s, expected none; text that starts with ! needs quotes", y.Tag)
+			c.text.reportTorn(n.at, "found a tag, expected none; text that starts with ! needs quotes")
 		}
 		return
 	}
@@ -239,29 +258,4 @@ func (c *converter) scalar(n *node, y *yaml.Node) {
 		c.text.report(n.at, "found %s, expected a number that JSON has", y.Value)
 	}
 	n.kind, n.text = scalar.Plain(y.Value)
-}
-
-// corrected is the line as it should read, if it holds a slip that is known.
-func (t *text) corrected(line int) string {
-	better, ok := correctLine(t.line(line))
-	if !ok {
-		return ""
-	}
-	return showable(better)
-}
-
-var (
-	secretForm    = regexp.MustCompile(`(?i)(?:password|token|secret|authorization|cookie|key|value)["']?:\s*((?:\$\{[^}]*\}|[^,}])*)`)
-	referenceForm = regexp.MustCompile(`^(?:(?i:bearer|basic) )?\$\{[^}]*\}$`)
-)
-
-// showable is the line, or nothing where a secret is written down in it: what is
-// reported ends up in the logs of others.
-func showable(line string) string {
-	for _, m := range secretForm.FindAllStringSubmatch(line, -1) {
-		if !referenceForm.MatchString(strings.Trim(m[1], `'" `)) {
-			return ""
-		}
-	}
-	return line
 }

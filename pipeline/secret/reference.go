@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -122,11 +123,18 @@ func parsePlaceholder(text string) (part, int, error) {
 
 func checkEnv(name string) error {
 	rest, ok := strings.CutPrefix(name, EnvPrefix)
-	if !ok || rest == "" || strings.ContainsFunc(rest, notName) {
+	switch {
+	case ok && rest != "" && !strings.ContainsFunc(rest, notName):
+		return nil
+	case variableForm.MatchString(name):
 		return fmt.Errorf("environment variable %q: expected %s followed by letters, digits and _", name, EnvPrefix)
 	}
-	return nil
+	return fmt.Errorf("environment variable: expected %s followed by letters, digits and _", EnvPrefix)
 }
+
+// variableForm is how variables are called. What is not called so may be a secret
+// that was put where its name belongs.
+var variableForm = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
 
 func notName(r rune) bool {
 	return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')

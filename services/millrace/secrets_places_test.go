@@ -113,4 +113,36 @@ kind: Destination
 name: c
 request: {url: https://crm.example.com/}
 auth: {type: oauth2, grant: client_credentials, refresh_token: <refresh>, client_secret: "<client>${file:", token: <bearer>}
+---
+kind: Destination
+name: blanks
+request: {url: https://crm.example.com/, headers: {Authorization:Bearer <bearer>}}
+auth: {type: bearer, token:<bearer>}
+signing: {secret:<rotated>}
+tls: "<refresh>"
+---
+kind: Destination
+name: commas
+request: {url: https://crm.example.com/<bearer>, <rotated>}
+auth: {type: header, name: X-Key, value: <bearer>, <refresh>}
+---
+kind: Destination
+name: texts
+request: {method: <bearer>, headers: "Authorization: Bearer <bearer>"}
+auth: {type: <refresh>}
+---
+kind: Destination
+name: alias
+auth: {type: bearer, token: *<bearer>}
+---
+kind: Destination
+name: tag
+auth:
+  type: bearer
+  token: !<bearer>
+---
+kind: Destination
+name: corrected
+request: {url: https://crm.example.com/{{ event.user }}?sig=<bearer>, headers: {X-Auth: <refresh>}}
+auth: {type: basic, username: <rotated>, password: ${env:MILLRACE_SECRET_QUERY}}
 `
