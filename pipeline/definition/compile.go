@@ -114,7 +114,11 @@ func (w *Webhook) scope(catalog *event.Catalog, is *issues) expression.Scope {
 			is.add(path, "found the event type %s twice", name)
 		}
 		if _, ok := catalog.EventType(name); !ok {
-			is.warn(path, "the event type %s is not in the catalog, so its properties are not checked%s", name, expression.DidYouMean(name, namesOfTypes(catalog)))
+			*is = append(*is, issue{
+				path: path, warning: true, lacks: Key{KindEventType, name},
+				message: fmt.Sprintf("the event type %s is not in the catalog, so its properties are not checked%s",
+					name, expression.DidYouMean(name, namesOfTypes(catalog))),
+			})
 		}
 	}
 	props, aliases, err := catalog.Scope(w.Event...)

@@ -250,3 +250,26 @@ func TestCorrectionsHelp(t *testing.T) {
 		}
 	}
 }
+
+// What is wrong with an event type is told once, and not again of each webhook
+// that takes it.
+func TestBrokenEventTypeIsToldOnce(t *testing.T) {
+	t.Parallel()
+	const webhook = "---\nkind: Webhook\nname: w\nevent: [my.type, launcher.clicked]\ndestination: d\n---\nkind: Destination\nname: d\nrequest: {url: https://x.example}\n"
+	for text, want := range map[string]string{
+		"kind: EventType\nname: my.type\nproperties: [{name: a, type: text}]\n":                              `f.yaml:3:30: found "text", expected "integer"`,
+		"kind: EventType\nname: my.type\nproperties: [{name: a, type: integer, example: many}]\n":            `f.yaml:3:48: found "many", expected an example of type integer`,
+		"kind: EventType\nname: my.type\ngroup: Mine\ngruop: x\n":                                            `f.yaml:4:1: found the unknown key "gruop"`,
+		"kind: EventType\nname: my.other\n":                                                                  "f.yaml:6:9: warning: the event type my.type is not in the catalog",
+		"kind: EventType\nname: my.type\nproperties: [{name: a, type: integer}, {name: a, type: integer}]\n": "",
+	} {
+		for _, more := range []string{"", "tests: [{event: {type: my.type}}]\nconditoin: x\n"} { // as it is, and with a problem of its own
+			whole := text + strings.Replace(webhook, "destination: d\n", "destination: d\n"+more, 1)
+			_, problems := parse(whole).Check(empty(t))
+			said := problems.Error()
+			if !strings.Contains(said, want) || strings.Count(said, "catalog") != strings.Count(want, "catalog") {
+				t.Errorf("%s\ngives %s", whole, said)
+			}
+		}
+	}
+}

@@ -316,7 +316,7 @@ func (s *Snapshot) compileWebhook(k Key) (out webhookResult) {
 	out.compiled, out.issues = compileWebhook(v.(*Webhook), s.Catalog, s.Destinations)
 	for i := range out.issues {
 		lacks := out.issues[i].lacks
-		if broken := s.Broken[lacks]; broken != nil {
+		if broken := s.Broken[lacks]; broken != nil && lacks.Kind == KindDestination {
 			out.issues[i].message = fmt.Sprintf("destination %q can't be used: %v", lacks.Name, broken)
 		}
 	}
