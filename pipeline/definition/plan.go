@@ -97,6 +97,7 @@ func (p *Plan) want(d *Definition) Problems {
 	default:
 		if fields := diff(from, to); len(fields) > 0 {
 			d.markWritten(fields)
+			p.base.Destinations[d.Name].hide(d.Key, fields)
 			p.Changes = append(p.Changes, Change{Modify, d.Key, from, to, fields})
 		} else {
 			p.Unchanged++

@@ -31,7 +31,7 @@ func (d *Destination) fillIn(presets preset.Set, is *issues) *Destination {
 		is.add(at("preset"), "%v", err)
 		return d
 	}
-	out.Contract, out.Meanings = p.Contract, p.Responses
+	out.Contract, out.Meanings, out.urlSecret = p.Contract, p.Responses, p.URLSecret
 	if out.Auth.Type == AuthProperty { // the mapping does without it
 		out.Contract = p.Contract.Given(httpsend.PropertyPath(out.Auth.Name))
 	}

@@ -20,8 +20,8 @@ type secretField struct {
 	set    func(secret.Reference)
 }
 
-// secretFields are all of them but the URL: no part of that is told from the
-// rest, so secrets stand there in placeholders alone.
+// secretFields are all of them but the URL, which has its secrets in parts: see
+// URLSecrets.
 func (d *Destination) secretFields() (all []secretField) {
 	add := func(section, name string, s *Secret, isSecret bool) {
 		set := func(r secret.Reference) { s.Reference = r }
@@ -104,7 +104,7 @@ func (d *Definition) checkSealed(after *Snapshot) (is issues) {
 		is.add(path, "found a sealed secret in scheme, host or port, expected them written out: secrets are sealed for them")
 		return is
 	}
-	is.addSealed(path, url.In(dest.SecretPlace("request.url")), after.Keys)
+	is.addSealed(path, url.In(dest.SecretPlace(fieldURL)), after.Keys)
 	for _, f := range dest.secretFields() {
 		is.addSealed(f.path, f.text, after.Keys)
 	}
@@ -157,6 +157,9 @@ func (d *Definition) seal(after *Snapshot) (*Definition, issues) {
 		f.set(ref)
 		paths = append(paths, strings.Join(f.path, "."))
 	}
+	if own.sealURL(after, &is) {
+		paths = append(paths, fieldURL)
+	}
 	if len(paths) == 0 {
 		return d, is
 	}
@@ -175,6 +178,28 @@ func (d *Definition) markWritten(fields []Field) {
 		fields[i].Sealed = slices.ContainsFunc(d.written, func(path string) bool {
 			return path == f.Path || strings.HasPrefix(path, f.Path+".")
 		})
+	}
+}
+
+// hide masks what a change of the destination shows of secrets that are in force
+// as they were written out: once they were not known to be secrets.
+func (d *Destination) hide(k Key, fields []Field) {
+	if k.Kind != KindDestination || d == nil {
+		return
+	}
+	masks := map[string]string{}
+	if len(d.URLSecrets()) > 0 {
+		masks[fieldURL] = d.ShownURL()
+	}
+	for _, f := range d.secretFields() {
+		if f.secret && f.text.Sealable() {
+			masks[strings.Join(f.path, ".")] = f.text.Masked()
+		}
+	}
+	for i, f := range fields {
+		if text, ok := masks[f.Path]; ok && f.From != nil {
+			fields[i].From = appendText(nil, text)
+		}
 	}
 }
 
@@ -228,5 +253,5 @@ func sealable(field string) bool {
 			return true
 		}
 	}
-	return field == "request.url"
+	return field == fieldURL
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -50,6 +51,11 @@ func TestPlansSealSecrets(t *testing.T) {
 		"refresh":  {"auth: {type: oauth2, grant: refresh_token, token_url: https://id.example/t, client_id: me, refresh_token: geheim}\n", "auth.refresh_token", "geheim"},
 		"headers":  {"  headers: {Authorization: Bearer geheim, X-Team: crm}\n", "request.headers.Authorization", "Bearer geheim"},
 		"key":      {"  headers: {x-api-key: geheim}\n", "request.headers.x-api-key", "geheim"},
+		"auth":     {"  headers: {X-Auth: geheim, X-Author: me}\n", "request.headers.X-Auth", "geheim"},
+		"sig":      {"  headers: {X-Hub-Sig: geheim, X-Design: a}\n", "request.headers.X-Hub-Sig", "geheim"},
+		"signed":   {"  headers: {X-Signature: geheim}\n", "request.headers.X-Signature", "geheim"},
+		"pass":     {"  headers: {x-pass: geheim, X-Bypass: a}\n", "request.headers.x-pass", "geheim"},
+		"creds":    {"  headers: {X-Credential: geheim}\n", "request.headers.X-Credential", "geheim"},
 		"signing":  {"signing: {secret: " + signingSecret + "}\n", "signing.secret", signingSecret},
 		"previous": {"signing: {secret: \"${file:a}\", previous_secret: " + signingSecret + "}\n", "signing.previous_secret", signingSecret},
 		"tls":      {"tls:\n  cert: " + block(leaf.Chain()) + "  partial_chain: true\n  key: " + block(leaf.KeyPEM), "tls.key", strings.TrimSpace(leaf.KeyPEM) + "\n"},
@@ -95,6 +101,120 @@ func checkSealing(t *testing.T, text, field, opens string) {
 	v, err := r.Resolve(fieldOf(base.Destinations["crm"], field))
 	if err != nil || v.Reveal() != opens {
 		t.Errorf("%s opens as %q, %v", field, v.Reveal(), err)
+	}
+}
+
+// TestSecretsInURLs has which parts of a URL are sealed.
+func TestSecretsInURLs(t *testing.T) {
+	t.Parallel()
+	keys := newKeys(t)
+	r := &secret.Resolver{
+		Keys: &secret.Keyring{Load: keys.Reveal},
+		Env:  func(string) (string, bool) { return "from-env", true },
+	}
+	const sealed, env = "<sealed>", "${env:MILLRACE_SECRET_A}"
+	for url, want := range map[string]string{
+		"https://x.example/a?id=1&api_secret=geheim":              "https://x.example/a?id=1&api_secret=" + sealed,
+		"https://x.example/?api_key=geheim&id=1&X-Goog-Sig=ge%2F": "https://x.example/?api_key=" + sealed + "&id=1&X-Goog-Sig=" + sealed,
+		"https://x.example/?api%5Fkey=geheim":                     "https://x.example/?api%5Fkey=" + sealed,
+		"https://x.example/{{ event.user }}?token=geheim":         "https://x.example/{{ event.user }}?token=" + sealed,
+		"https://x.example/?a={{ \"?key=b\" }}&token=geheim":      "https://x.example/?a={{ \"?key=b\" }}&token=" + sealed,
+		"https://x.example/?a=" + env + env + "&auth=geheim":      "https://x.example/?a=" + env + env + "&auth=" + sealed,
+		env + "?credential=geheim":                                env + "?credential=" + sealed,
+		"https://x.example/?token=" + env:                         "",
+		"https://x.example/?token=a" + env:                        "",
+		"https://x.example/?token=a{{ event.user }}":              "",
+		"https://x.example/?token=":                               "",
+		"https://x.example/?token":                                "",
+		"https://x.example/token=geheim":                          "",
+		"https://x.example/?author=me&keyword=shoes&design=a":     "",
+		"https://hooks.slack.com/services/T0/B0/geheim":           "",
+	} {
+		checkSealedURL(t, keys, r, "", url, want)
+	}
+	for url, want := range map[string]string{
+		"https://hooks.slack.com/services/T0/B0/geheim":                    "https://hooks.slack.com/services/" + sealed,
+		"https://hooks.slack.com/services/T0/B0/geheim?a=b&token=t":        "https://hooks.slack.com/services/" + sealed + "?a=b&token=" + sealed,
+		"https://hooks.slack.com/services/T0/B0/geheim/{{ event.user }}":   "",
+		"https://hooks.slack.com/services/T0/" + env + "/{{ event.user }}": "",
+		"https://hooks.slack.com/services/" + env:                          "",
+		"https://hooks.slack.com/services/":                                "",
+		"https://gov.slack.com/a":                                          "",
+	} {
+		checkSealedURL(t, keys, r, "preset: slack\n", url, want)
+	}
+	checkSealedURL(t, keys, r, "preset: ga4\n", "https://ga.example/mp?measurement_id=G-1&api_secret=geheim", "https://ga.example/mp?measurement_id=G-1&api_secret="+sealed)
+}
+
+var sealForm = regexp.MustCompile(`\$\{sealed:[^}]*\}`)
+
+func checkSealedURL(t *testing.T, keys *secret.Keys, r *secret.Resolver, lines, url, want string) {
+	t.Helper()
+	text := "kind: Destination\nname: crm\n" + lines + "request:\n  url: |\n    " + url + "\n"
+	o := definition.Options{Keys: keys.Public()}
+	d := apply(t, empty(t), parse(text), o).Destinations["crm"]
+	if got := sealForm.ReplaceAllString(d.Request.URL, "<sealed>"); got != want && (want != "" || got != url) {
+		t.Errorf("%s is stored as %s, expected %s", url, got, want)
+	}
+	ref, err := secret.Parse(d.Request.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := r.Resolve(ref.In(d.SecretPlace("request.url")))
+	if err != nil || opened.Reveal() != strings.ReplaceAll(url, "${env:MILLRACE_SECRET_A}", "from-env") {
+		t.Errorf("%s opens as %s, %v", url, opened.Reveal(), err)
+	}
+	after, problems := parse(text).Check(empty(t))
+	if problems.Err() != nil {
+		t.Fatal(problems)
+	}
+	shown := strings.ReplaceAll(want, "<sealed>", secret.Mask)
+	if got := after.Destinations["crm"].ShownURL(); got != shown && (want != "" || got != url) {
+		t.Errorf("%s is shown as %s, expected %s", url, got, shown)
+	}
+	if got := d.ShownURL(); strings.Contains(got, "geheim") != (want == "" && strings.Contains(url, "geheim")) {
+		t.Errorf("%s in force is shown as %s", url, got)
+	}
+}
+
+// Whoever applied it before it was known to be a secret has it sealed now, and
+// does not see it again.
+func TestSecretsInForceAreHidden(t *testing.T) {
+	t.Parallel()
+	spec := `{"request":{"url":"https://crm.example/in?sig=geheim","headers":{"X-Auth":"geheim","X-Team":"crm"}}}`
+	base := empty(t).With([]pipeline.Record{put("Destination", "crm", spec)}, 1)
+	text := destination("crm", "  headers: {X-Auth: geheim, X-Team: erp}\n")
+	for _, url := range []string{"https://crm.example/in", "https://crm.example/in?sig=geheim"} {
+		p, problems := definition.NewPlan(base, parse(strings.Replace(text, "https://crm.example/in", url, 1)), definition.Options{Owner: "a", Force: true, Keys: newKeys(t).Public()})
+		if problems.Err() != nil {
+			t.Fatal(problems)
+		}
+		var b bytes.Buffer
+		if err := errors.Join(p.Print(&b), json.NewEncoder(&b).Encode(p.Changes[0].Fields)); err != nil {
+			t.Fatal(err)
+		}
+		said := b.String()
+		if strings.Contains(said, "geheim") || !strings.Contains(said, `request.url: "https://crm.example/in?sig=[secret]" → `) ||
+			!strings.Contains(said, `request.headers.X-Auth: "[secret]" → `) || !strings.Contains(said, `"crm" → "erp"`) {
+			t.Errorf("the plan says %s", said)
+		}
+	}
+}
+
+// A URL that is too long once its secrets are sealed would be none that works.
+func TestSealedURLTooLong(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(destination("crm", ""), "/in", "/"+strings.Repeat("a", 8100)+"?key=geheim", 1)
+	if _, problems := parse(text).Check(empty(t)); problems.Err() != nil {
+		t.Fatal(problems)
+	}
+	_, problems := definition.NewPlan(empty(t), parse(text), definition.Options{Keys: newKeys(t).Public()})
+	if err := problems.Err(); err == nil || !strings.Contains(err.Error(), "f.yaml:4:8: found a URL of 8") {
+		t.Errorf("it says %v", err)
+	}
+	_, problems = definition.NewPlan(empty(t), parse(text), definition.Options{})
+	if err := problems.Err(); err == nil || !strings.Contains(err.Error(), "no key to seal it with") {
+		t.Errorf("without a key it says %v", err)
 	}
 }
 

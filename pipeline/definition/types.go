@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"regexp"
 	"strings"
 	"time"
 
@@ -214,6 +215,8 @@ type Destination struct {
 	// Meanings are the platform's responses whose status alone does not say what they mean, by the
 	// preset; Responses comes before. Filled in likewise.
 	Meanings preset.Responses `json:"-"`
+
+	urlSecret *regexp.Regexp // finds what the preset says is a secret in the URL; likewise
 }
 
 // Request says what a call looks like.

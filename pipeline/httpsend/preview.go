@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,10 +79,11 @@ func (s *Sender) Check(call Call) error {
 }
 
 func (s *Sender) showURL(call *Call) string {
-	text := s.url.String()
+	text := s.wholeURL
 	if s.dynamic {
 		text = call.URL
 	}
+	text = s.hideParts(text)
 	if ref, err := secret.Parse(text); err == nil {
 		text = ref.Short()
 	}
@@ -94,16 +96,42 @@ func (s *Sender) showURL(call *Call) string {
 	return text + "?" + string(call.Query)
 }
 
-// telling are parts of the names of headers whose values are secrets.
-var telling = []string{"authorization", "cookie", "key", "password", "secret", "token"}
+// hideParts puts a mask into the place of each secret that is written out in the
+// URL. What an event has filled in leaves the text around it as it was, and has
+// no & or / in it to be taken for that.
+func (s *Sender) hideParts(text string) string {
+	var b strings.Builder
+	rest, from := text, 0
+	for _, part := range s.secretParts {
+		before := s.wholeURL[from:part[0]]
+		if i := strings.LastIndex(before, "}}"); i >= 0 {
+			before = before[i+len("}}"):]
+		}
+		plain := before + s.wholeURL[part[0]:part[1]]
+		i := strings.Index(rest, plain)
+		if i < 0 {
+			continue
+		}
+		b.WriteString(rest[:i] + before + secret.Mask)
+		rest, from = rest[i+len(plain):], part[1]
+	}
+	return b.String() + rest
+}
+
+// telling are parts of the names of headers and parameters whose values are
+// secrets. Not so in author and keyword; pass, pwd and sig are words of their own.
+var telling = regexp.MustCompile(`(?i:cookie|password|passwd|passcode|passphrase|secret|token|signature|credential` +
+	`|key(?:$|[^w])|auth(?:$|[^o]|o(?:$|[^r])|ori[sz])|(?:^|[^a-z])(?:pass|pwd|sig)(?:$|[^a-z]))` +
+	`|[a-z0-9](?:Pass|Pwd|Sig)(?:$|[^a-z])`)
 
 // SecretHeader says whether the name of a header says that its value is a
 // secret.
 func SecretHeader(name string) bool {
-	name = strings.ToLower(name)
-	return name != headerIdempotencyKey &&
-		slices.ContainsFunc(telling, func(part string) bool { return strings.Contains(name, part) })
+	return !strings.EqualFold(name, headerIdempotencyKey) && telling.MatchString(name)
 }
+
+// SecretParameter says so of the name of a parameter in a query.
+func SecretParameter(name string) bool { return telling.MatchString(name) }
 
 // showHeader shows a value with its secrets by name. A literal is shown unless
 // the header is one for secrets.

@@ -69,6 +69,52 @@ func headersOf(r httpsend.Request) http.Header {
 	return h
 }
 
+// TestPreviewHidesPartsOfURLs has secrets that are written out in a URL.
+func TestPreviewHidesPartsOfURLs(t *testing.T) {
+	t.Parallel()
+	for url, c := range map[string]struct{ filled, want string }{
+		"https://a.example/x?key=<hush>&b=1":                                        {"", "https://a.example/x?key=[secret]&b=1"},
+		"https://a.example/<hush>/${env:MILLRACE_SECRET_A}?key=<hush>":              {"", "https://a.example/[secret]/${env:MILLRACE_SECRET_A}?key=[secret]"},
+		"https://a.example/{{ event.user }}?key=<hush>&b={{ event.id }}":            {"https://a.example/hush?key=hush&b=hush", "https://a.example/hush?key=[secret]&b=hush"},
+		"https://a.example/s/<hush>?a={{ event.id }}&sig=<hush>&b={{ event.user }}": {"https://a.example/s/hush?a=&sig=hush&b=%26sig%3Dhush", "https://a.example/s/[secret]?a=&sig=[secret]&b=%26sig%3Dhush"},
+		"https://a.example/{{ event.user }}/s/<hush>":                               {"https://a.example/u-1/s/hush", "https://a.example/u-1/s/[secret]"},
+	} {
+		target := httpsend.Target{}
+		for rest := url; rest != ""; {
+			plain, more, _ := strings.Cut(rest, "<")
+			target.URL += plain
+			part, after, found := strings.Cut(more, ">")
+			if found {
+				target.SecretParts = append(target.SecretParts, [2]int{len(target.URL), len(target.URL) + len(part)})
+			}
+			target.URL += part
+			rest = after
+		}
+		p, err := sender(t, client(t, httpsend.Options{}), target).Preview(httpsend.Call{ID: "1", URL: c.filled})
+		if err != nil || p.URL != c.want {
+			t.Errorf("%s is shown as %s, %v, expected %s", url, p.URL, err, c.want)
+		}
+	}
+}
+
+// Telling names are those of secrets, and not those that only look like it.
+func TestTellingNames(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{
+		"Authorization": true, "Proxy-Authorisation": true, "X-Auth": true, "xauth": true, "X-OAuth-Token": true, "auth_code": true, "authn": true,
+		"Cookie": true, "X-Api-Key": true, "apikey": true, "Password": true, "X-Passwd": true, "pass": true, "x_pass": true, "X-PWD": true,
+		"client_secret": true, "access-token": true, "X-Signature": true, "sig": true, "X-Hub-Sig": true, "urlSig": true, "X-Amz-Credential": true, "credentials": true,
+		"X-Author": false, "authority": false, "keyword": false, "design": false, "Bypass": false, "passenger": false, "signed": false, "X-Team": false, "Content-Type": false, "code": false, "": false,
+	} {
+		if httpsend.SecretHeader(name) != want || httpsend.SecretParameter(name) != want {
+			t.Errorf("%q: header %v, parameter %v, expected %v", name, httpsend.SecretHeader(name), httpsend.SecretParameter(name), want)
+		}
+	}
+	if httpsend.SecretHeader("Idempotency-Key") {
+		t.Error("Idempotency-Key is taken for a secret")
+	}
+}
+
 // TestPreviewHoldsNoSecret: a secret that was written out is not shown; how others
 // are is TestPreviewNamesKeysAndCredentials.
 func TestPreviewHoldsNoSecret(t *testing.T) {

@@ -1,6 +1,7 @@
 package httpsend_test
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 	"testing"
@@ -69,6 +70,33 @@ func TestSealedSecretsAreSent(t *testing.T) {
 	}
 }
 
+// What waits with a URL of its own is sent with the secrets as they are sealed
+// now: an apply seals them anew.
+func TestWaitingCallsAreSentWithNewSeals(t *testing.T) {
+	t.Parallel()
+	e := pipelinetest.Receiver(t)
+	keys, err := secret.NewKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := sealer{keys, secret.Place{Owner: "Destination/crm", Goes: e.URL}}
+	c := client(t, httpsend.Options{Allow: local, Secrets: &secret.Resolver{Keys: &secret.Keyring{Load: keys.Reveal}}})
+	url := func(user, key, sig string) string {
+		return e.URL + "/" + user + "?key=" + s.seal(t, "request.url", key).String() + "&sig=" + s.seal(t, "request.url", sig).String()
+	}
+	to := sender(t, c, httpsend.Target{URL: url("{{ event.user }}", "k-2", "s-2"), Place: s.at})
+	if r := to.Send(t.Context(), httpsend.Call{ID: "1", URL: url("u-1", "k-1", "s-1"), Body: []byte("{}")}); r.Outcome != httpsend.Success {
+		t.Fatalf("sending: %+v", r)
+	}
+	if got := e.Calls()[0]; got.Path != "/u-1" || got.Query != "key=k-2&sig=s-2" {
+		t.Errorf("sent was %s?%s", got.Path, got.Query)
+	}
+	more := httpsend.Call{ID: "2", URL: url("u-1", "k-1", "s-1") + s.seal(t, "request.url", "more").String(), Body: []byte("{}")}
+	if r := to.Send(t.Context(), more); r.Outcome != httpsend.DeadLetter || r.Class != httpsend.ClassInvalid || len(e.Calls()) != 1 {
+		t.Errorf("with more secrets than the URL has: %+v", r)
+	}
+}
+
 // refuse has the target in another destination, to which its secrets were moved.
 func refuse(t *testing.T, c *httpsend.Client, moved httpsend.Target, field string, call httpsend.Call) {
 	t.Helper()
@@ -115,8 +143,9 @@ func TestWrittenSecretsAreNotEchoed(t *testing.T) {
 		"header": {Headers: []httpsend.Header{{"Authorization", "Bearer pl4nted"}}},
 		"bearer": {Auth: httpsend.Bearer{Token: reference(t, "pl4nted")}},
 		"value":  {Auth: httpsend.InHeader{Name: "X-It", Value: reference(t, "pl4nted")}},
+		"url":    {URL: e.URL + "/?key=pl4nted", SecretParts: [][2]int{{len(e.URL) + len("/?key="), len(e.URL) + len("/?key=pl4nted")}}},
 	} {
-		target.URL = e.URL
+		target.URL = cmp.Or(target.URL, e.URL)
 		r := sender(t, client(t, httpsend.Options{Allow: local}), target).Send(t.Context(), httpsend.Call{ID: name, Body: []byte("{}")})
 		if r.Status != 400 || strings.Contains(string(r.Response)+r.Err.Error(), "pl4nted") {
 			t.Errorf("%s: %+v", name, r)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -142,6 +143,7 @@ func (s *Sender) filledURL(p *prepared, text string) (*url.URL, error) {
 		return nil, errNoURL
 	}
 	if strings.Contains(text, "${") {
+		text = s.resealed(text)
 		if err := s.checkNames(text); err != nil {
 			return nil, err
 		}
@@ -153,6 +155,26 @@ func (s *Sender) filledURL(p *prepared, text string) (*url.URL, error) {
 	}
 	u.Scheme, u.Host = p.url.Scheme, p.url.Host
 	return u, nil
+}
+
+var sealed = regexp.MustCompile(`\$\{sealed:[^}]*\}`)
+
+// resealed puts the sealed secrets that the target's URL has now into the places
+// of those that a call's URL was made with. Each apply of a secret that is written
+// out seals it anew, and what waits meanwhile is to be sent as well.
+func (s *Sender) resealed(text string) string {
+	if !strings.Contains(text, "${sealed:") {
+		return text
+	}
+	now := sealed.FindAllString(s.wholeURL, -1)
+	if len(now) != len(sealed.FindAllString(text, -1)) {
+		return text // checkNames refuses those that it does not know
+	}
+	return sealed.ReplaceAllStringFunc(text, func(string) string {
+		next := now[0]
+		now = now[1:]
+		return next
+	})
 }
 
 // checkNames refuses placeholders that the target's URL does not have: they

@@ -22,7 +22,9 @@ type Sender struct {
 	method      string
 	url         secret.Reference // up to the first expression
 	dynamic     bool             // whether there is one
+	wholeURL    string           // as it was given
 	urlSecrets  []string         // placeholders of the whole URL
+	secretParts [][2]int         // of the whole URL, that are secrets written out
 	headers     []header
 	typed       bool // Content-Type is among them
 	place       secret.Place
@@ -114,6 +116,9 @@ func (s *Sender) prepare(now time.Time) *prepared {
 	b := &builder{sender: s, header: http.Header{}}
 	fill, u := b.url(s.url, s.urlSecrets)
 	b.target = u
+	for _, part := range s.secretParts { // such as `millrace test -f` has
+		b.secrets = append(b.secrets, secret.New(s.wholeURL[part[0]:part[1]]))
+	}
 	b.secured = b.secure(s, now)
 	for _, h := range s.headers {
 		for _, v := range h.values {

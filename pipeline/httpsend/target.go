@@ -20,8 +20,11 @@ type Target struct {
 	// URL may hold references to secrets, which are put in as they are, and
 	// {{ }} expressions, not in scheme, host or port; with the latter, each Call
 	// brings its own URL.
-	URL     string
-	Headers []Header // values may hold references to secrets; a name may repeat
+	URL string
+	// SecretParts are the parts of URL that are secrets though they are written
+	// out: where each begins and ends, in their order.
+	SecretParts [][2]int
+	Headers     []Header // values may hold references to secrets; a name may repeat
 	// Place is what sealed secrets in URL and Headers were sealed for, apart from
 	// the field: that is request.url, or request.headers. and the name.
 	Place          secret.Place
@@ -96,7 +99,7 @@ func (c *Client) Target(t Target) (*Sender, error) {
 	err := errors.Join(
 		checkMethod(s.method),
 		unknown,
-		s.setURL(t.URL),
+		s.setURL(t.URL, t.SecretParts),
 		s.setHeaders(t.Headers, c.userAgent),
 		t.TLS.validate(),
 	)
@@ -117,7 +120,8 @@ func checkMethod(m string) error {
 
 // setURL takes the URL apart. The part before the first expression holds the
 // origin; if no reference comes before its end, it can be checked at once.
-func (s *Sender) setURL(text string) error {
+func (s *Sender) setURL(text string, secretParts [][2]int) error {
+	s.wholeURL, s.secretParts = text, secretParts
 	all, err := secret.Parse(text)
 	if err != nil {
 		return fmt.Errorf("url: %w", err)

@@ -79,6 +79,22 @@ func TestURL(t *testing.T) {
 	}
 }
 
+func TestMaskURL(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"https://a.example/b?c=d":        "https://a.example/b?c=d",
+		"/${env:A}${file:b}c{{ d }}?":    "/_________________c_______?",
+		`/{{ {"}}": "}}"}["a"] }}?a=${b`: "/_______________________?a=___",
+		"/{{ a":                          "/____",
+		"/{a}$b{":                        "/{a}$b{",
+		"":                               "",
+	} {
+		if got := MaskURL(text, '_'); got != want {
+			t.Errorf("%s is masked as\n%s, expected\n%s", text, got, want)
+		}
+	}
+}
+
 func TestURLRunTimeErrors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ text, says string }{

@@ -36,6 +36,38 @@ func CompileURL(text string, s expression.Scope) (*URL, error) {
 	return c.build(path, query), nil
 }
 
+// MaskURL returns the text with each byte of a {{ }} and of a ${ } replaced: what
+// is left is written out.
+func MaskURL(text string, mask byte) string {
+	out := []byte(text)
+	for i := 0; i < len(text); {
+		end := i + holeLength(text[i:])
+		if end == i {
+			i++
+			continue
+		}
+		for ; i < end; i++ {
+			out[i] = mask
+		}
+	}
+	return string(out)
+}
+
+// holeLength is the length of the {{ }} or ${ } that s starts with: all of s where
+// it is not closed, 0 where there is none.
+func holeLength(s string) int {
+	switch {
+	case strings.HasPrefix(s, "{{"):
+		if n := expressionLength(s[2:]); n >= 0 {
+			return n + len("{{}}")
+		}
+		return len(s)
+	case strings.HasPrefix(s, "${"):
+		return min(indexAny(s, 0, "}")+1, len(s))
+	}
+	return 0
+}
+
 // urlCompiler works on a mask of the text: as long as the text, but every
 // {{ }} and ${ } is a run of x. What the URL is made of shows in the mask,
 // whatever expressions and secrets hold.

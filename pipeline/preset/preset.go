@@ -40,10 +40,13 @@ type Preset struct {
 	Destination json.RawMessage
 	Gaps        []Gap    // what a definition must fill in
 	Query       []string // parameters that the query of the URL must have
-	Contract    *Rule    // of the body
-	Responses   Responses
-	Tests       []Test
-	Example     Example
+	// URLSecret finds what of the URL is a secret, beside parameters whose names say
+	// so: its one group. Nil: nothing.
+	URLSecret *regexp.Regexp
+	Contract  *Rule // of the body
+	Responses Responses
+	Tests     []Test
+	Example   Example
 }
 
 // Gap is a key that the preset can't know.
@@ -75,6 +78,7 @@ type file struct {
 	Destination value     `yaml:"destination"`
 	Gaps        []Gap     `yaml:"gaps"`
 	Query       []string  `yaml:"query"`
+	URLSecret   string    `yaml:"url_secret"`
 	Contract    *Rule     `yaml:"contract"`
 	Responses   Responses `yaml:"responses"`
 	Tests       []struct {
@@ -115,10 +119,24 @@ func Parse(name string, data []byte) (*Preset, error) {
 	for _, t := range f.Tests {
 		p.Tests = append(p.Tests, Test{json.RawMessage(t.Body), t.Breaks})
 	}
-	if err := p.check(f.Kind); err != nil {
+	if err := errors.Join(p.check(f.Kind), p.findURLSecret(f.URLSecret)); err != nil {
 		return nil, fmt.Errorf("reading preset %s: %w", name, err)
 	}
 	return p, nil
+}
+
+// findURLSecret compiles what finds the secret of a URL.
+func (p *Preset) findURLSecret(text string) (err error) {
+	if text == "" {
+		return nil
+	}
+	if p.URLSecret, err = regexp.Compile(text); err != nil {
+		return fmt.Errorf("compiling url_secret: %w", err)
+	}
+	if p.URLSecret.NumSubexp() != 1 {
+		return fmt.Errorf("found url_secret with %d groups, expected one, which holds the secret", p.URLSecret.NumSubexp())
+	}
+	return nil
 }
 
 // A preset's name is that of a definition.

@@ -147,6 +147,8 @@ func TestParse(t *testing.T) {
 		"type: object -> properties: {a: {items: {type: [string, thing]}}}": `a: found the type "thing"`,
 		"platform: P -> platform: [":                                        "reading preset p.yaml",
 		"docs: -> ---\ndocs:":                                               "expected",
+		"docs: -> url_secret: /(\ndocs:":                                    "compiling url_secret",
+		"docs: -> url_secret: /a\ndocs:":                                    "found url_secret with 0 groups, expected one",
 	} {
 		from, to, _ := strings.Cut(change, " -> ")
 		_, err := preset.Parse("p.yaml", []byte(strings.Replace(minimal, from, to, 1)))

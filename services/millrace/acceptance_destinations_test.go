@@ -256,7 +256,7 @@ kind: Destination
 name: by-%s
 request:
   method: %s
-  url: %s/users/{{ event.user }}/tick?key=a%%20b
+  url: %s/users/{{ event.user }}/tick?k=a%%20b
 ---
 kind: Webhook
 name: by-%[1]s
@@ -275,9 +275,9 @@ destination: by-%[1]s
 	seen := map[string]bool{}
 	for _, c := range r.Calls() {
 		seen[c.Method] = true
-		query, body := "key=a%20b", `{"number":17,"text":"ä&b=c"}`
+		query, body := "k=a%20b", `{"number":17,"text":"ä&b=c"}`
 		if c.Method == http.MethodGet {
-			query, body = "key=a%20b&number=17&text=%C3%A4%26b%3Dc", ""
+			query, body = "k=a%20b&number=17&text=%C3%A4%26b%3Dc", ""
 		}
 		if c.Path != "/users/a/b c/tick" || c.Query != query || string(c.Body) != body { // the path is unescaped
 			t.Errorf("%s %s?%s %s", c.Method, c.Path, c.Query, c.Body)

@@ -23,7 +23,7 @@ func TestTraceFromProducerToReceiver(t *testing.T) {
 		pipelinetest.Answer{},
 	)))
 	m := start(t, options{traces: traceSettings{Endpoint: collector.URL}})
-	m.apply(soonAgain("crm", r.URL+"/s3cret?key=s3cret"))
+	m.apply(soonAgain("crm", r.URL+"/s3cret?k=s3cret"))
 	event := func(id string) string {
 		return fmt.Sprintf(`{"id":%q,"source":"kcat","type":"tick","user":"ada@example.com","properties":{"phone":"555-01"}}`, id)
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/event"
 	"github.com/millrace-io/millrace/pipeline/preset"
-	"github.com/millrace-io/millrace/pipeline/secret"
 	"github.com/millrace-io/millrace/pipeline/stream"
 )
 
@@ -350,14 +349,6 @@ func (c *listCmd) Run(ctx context.Context, l *logSettings, std streams) error {
 	return w.Flush()
 }
 
-// shortURL cuts short what is sealed in a URL.
-func shortURL(text string) string {
-	if ref, err := secret.Parse(text); err == nil {
-		return ref.Short()
-	}
-	return text
-}
-
 // listRow is one line of `millrace list`.
 type listRow struct {
 	Kind     definition.Kind `json:"kind"`
@@ -386,7 +377,7 @@ func listRows(s *definition.Snapshot, kind string) []listRow {
 			row.About = strings.Join(w.Webhook.Event, ", ") + " -> " + w.Webhook.Destination
 		case k.Kind == definition.KindDestination:
 			row.Status = string(d.Status)
-			row.About = fmt.Sprintf("%s %s (lane %s)", d.Request.Method, shortURL(d.Request.URL), d.Lane)
+			row.About = fmt.Sprintf("%s %s (lane %s)", d.Request.Method, d.ShownURL(), d.Lane)
 		}
 		rows = append(rows, row)
 	}

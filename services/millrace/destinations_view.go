@@ -51,7 +51,7 @@ func standingOf(defs *definition.Snapshot, s state.State, now time.Time) standin
 	def := defs.Destinations[s.Destination]
 	if def != nil {
 		r.Platform, r.Lane, r.Description = def.Platform, def.Lane, def.Description
-		r.Call = def.Request.Method + " " + def.Request.URL
+		r.Call = def.Request.Method + " " + def.ShownURL()
 	}
 	if s.OpenUntil.After(now) {
 		r.OpenUntil, r.Instance = s.OpenUntil, s.Instance

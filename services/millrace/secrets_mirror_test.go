@@ -99,7 +99,7 @@ func (m *mirror) answer(r *http.Request, body string) string {
 // told is all that the mirror knows of a request: what was sent, as it was sent
 // and taken apart, and of a signed one the secrets that receivers have too.
 func (m *mirror) told(r *http.Request, body string) string {
-	all := []string{body, m.URL + r.RequestURI, r.URL.Path, r.URL.RawQuery, r.Header.Get("X-Key"), r.Header.Get("Authorization")}
+	all := []string{body, m.URL + r.RequestURI, r.URL.Path, r.URL.RawQuery, r.Header.Get("X-Key"), r.Header.Get("X-Auth"), r.Header.Get("Authorization")}
 	r.Header.Set("Authorization", r.Header.Get("Authorization")+r.Header.Get("Proxy-Authorization"))
 	if user, password, ok := r.BasicAuth(); ok {
 		userText, _ := url.QueryUnescape(user)

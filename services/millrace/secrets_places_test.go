@@ -13,6 +13,9 @@ var places = map[string]string{
 	"header":         `request: {url: "$HERE/", headers: {X-Key: "key ${file:header}", $ECHO}}`,
 	"query":          `request: {url: "$HERE/?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
 	"path":           `request: {url: "$HERE/${file:path}/x", headers: {$ECHO}}`,
+	"sig":            `request: {url: "$HERE/{{ event.user }}?a=1&sig=${file:sig}&b=2", headers: {$ECHO}}`,
+	"api-key":        `request: {url: "$HERE/?api_key=${file:sig}", headers: {$ECHO}}`,
+	"x-auth":         `request: {url: "$HERE/", headers: {X-Auth: "${file:bearer}", $ECHO}}`,
 	"url":            `request: {url: "${file:url}", headers: {$ECHO}}`,
 	"short-url":      `request: {url: "${file:short-url}", headers: {$ECHO}}`,
 	"filled":         `request: {url: "$HERE/{{ event.user }}/${file:path}?key=${env:MILLRACE_SECRET_QUERY}", headers: {$ECHO}}`,
@@ -31,7 +34,7 @@ var places = map[string]string{
 }
 
 // writtenPlaces are those where secrets may stand written out, which seals them.
-var writtenPlaces = []string{"bearer", "basic", "key", "coded", "short", "short-password", "body", "signed", "grant"}
+var writtenPlaces = []string{"bearer", "basic", "key", "coded", "short", "short-password", "body", "signed", "grant", "sig", "api-key", "x-auth"}
 
 // allPlaces are the places, and those in which the secrets are written out.
 func (v *vault) allPlaces() map[string]string {

@@ -33,6 +33,7 @@ func plantedSecrets() map[string]string {
 		"QUERY":        "qu3ry111+with/sl4sh111&m0re1111=",
 		"path":         "p4th1111%2Fsegm3nt11",
 		"host":         "h0st1111.s3cret11.invalid",
+		"sig":          "s1gnatur3-of-a-url1111",
 		"bearer":       "t0ken111-of-the-b34rer11",
 		"user":         "us3r11111@ex4mple1.com",
 		"password":     "p4ss1111:w0rd1111/é",

@@ -118,6 +118,44 @@ func TestTestProblems(t *testing.T) {
 	}
 }
 
+// Secrets that are written out in a file are shown by no command that reads it.
+func TestTestHidesWrittenSecrets(t *testing.T) {
+	t.Parallel()
+	file := tempFile(t, "slack.yaml", `kind: Destination
+name: slack
+preset: slack
+request: {url: https://hooks.slack.com/services/T000/B000/SECRET123, headers: {X-Auth: SECRET123, X-Team: crm}}
+---
+kind: Destination
+name: ga4
+preset: ga4
+request: {url: "https://ga.example/mp?measurement_id=G-1&api_secret=SECRET123"}
+---
+kind: Webhook
+name: to-slack
+event: survey.submitted
+properties: [{name: text, value: hello}]
+destination: slack
+---
+kind: Webhook
+name: to-ga4
+event: survey.submitted
+properties: [{name: client_id, value: hello}, {name: /events/0/name, value: e}]
+destination: ga4
+`)
+	for _, more := range [][]string{nil, {"--json"}} {
+		r := commandLine(t, "", append([]string{"test", "-f", file}, more...)...).must(t)
+		for _, says := range []string{"https://hooks.slack.com/services/[secret]", "https://ga.example/mp?measurement_id=G-1&api_secret=[secret]", "crm"} {
+			if !strings.Contains(r.out, says) {
+				t.Errorf("%s is not said in %s", says, r.out)
+			}
+		}
+		if strings.Contains(r.out+r.err, "SECRET123") {
+			t.Errorf("it shows a secret: %s%s", r.out, r.err)
+		}
+	}
+}
+
 func TestTestFromKafka(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

@@ -98,7 +98,7 @@ func (s *sink) newRevision(def *definition.Destination) *revision {
 
 func target(def *definition.Destination) httpsend.Target {
 	t := httpsend.Target{
-		Method: def.Request.Method, URL: def.Request.URL, Place: def.SecretPlace(""), Responses: def.Responses,
+		Method: def.Request.Method, URL: def.Request.URL, SecretParts: def.URLSecrets(), Place: def.SecretPlace(""), Responses: def.Responses,
 		Timeout:        time.Duration(def.Limits.Timeout),
 		ConnectTimeout: time.Duration(def.Limits.ConnectTimeout),
 		MaxBody:        int(def.Limits.MaxBody), MaxResponse: int(def.Limits.MaxResponse),
