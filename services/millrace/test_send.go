@@ -90,7 +90,7 @@ func lookAt(r *httpsend.Result) string {
 	case 3:
 		return "request.url of the destination: the platform sends to another address, which is not followed"
 	case 4:
-		return "the request above, and the response: the platform says that it is not what it expects"
+		return "the body and headers above, and the response: the platform says that they are not what it expects"
 	case 5:
 		return "the platform: it failed, or is down; a delivery would be tried again"
 	}

@@ -270,7 +270,7 @@ func TestLookAt(t *testing.T) {
 			t.Errorf("nothing to look at after %d", status)
 		}
 	}
-	for status, says := range map[int]string{401: "credentials", 403: "may do", 404: "request.url", 302: "another address", 422: "body", 503: "is down", 429: "limits.rate"} {
+	for status, says := range map[int]string{401: "credentials", 403: "may do", 404: "request.url", 302: "another address", 422: "body", 408: "tried again", 503: "is down", 429: "limits.rate"} {
 		if text := lookAt(&httpsend.Result{Status: status}); !strings.Contains(text, says) {
 			t.Errorf("after %d: %s", status, text)
 		}
