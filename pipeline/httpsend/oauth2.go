@@ -360,7 +360,7 @@ type granted struct {
 // sendWithToken makes a call with an access token. A call that is answered 401
 // is made again with a new token, once.
 func (s *Sender) sendWithToken(caller, ctx context.Context, p *prepared, call *Call) Result {
-	t, failed := s.token(caller, ctx, p, nil)
+	t, failed := s.token(caller, ctx, p, s.doubted())
 	if failed != nil {
 		return *failed
 	}
@@ -368,23 +368,50 @@ func (s *Sender) sendWithToken(caller, ctx context.Context, p *prepared, call *C
 	if !refuses(&result) {
 		return result
 	}
-	t, failed = s.token(caller, ctx, p, t)
+	next, failed := s.renewed(caller, ctx, p, t)
+	switch {
+	case failed == nil:
+		return s.attemptWith(caller, ctx, p, call, next)
+	case errors.Is(failed.Err, errRenewed) && s.accepted.Load() != t: // a new one, and never good for anything here
+		return result
+	}
+	return *failed
+}
+
+// renewed waits for a token in the place of one that was refused, for as long as
+// that leaves time for another call.
+func (s *Sender) renewed(caller, ctx context.Context, p *prepared, refused *token) (*token, *Result) {
+	t, failed := s.token(caller, ctx, p, refused)
 	deadline, _ := ctx.Deadline()
 	switch {
-	case failed != nil && errors.Is(failed.Err, errStillRefused):
-		return result
-	case failed != nil:
-		return *failed
-	case time.Until(deadline) < s.timeout/4: // the token is there, so the next time it goes fast
-		return Result{Outcome: NotSent, Class: ClassToken, Err: errLateToken, RetryAfter: firstPause}
+	case failed == nil && time.Until(deadline) >= s.timeout/4:
+		return t, nil
+	case failed == nil: // the token is there, so the next time it goes fast
+		return nil, &Result{Outcome: NotSent, Class: ClassToken, Err: errLateToken, RetryAfter: firstPause}
+	case !errors.Is(failed.Err, errRenewed): // else other calls go on: the token may be good enough for them
+		s.doubt.Store(&doubt{refused, time.Now().Add(doubtTime)})
 	}
-	return s.attemptWith(caller, ctx, p, call, t)
+	return nil, failed
+}
+
+// doubted is a token that is not to be sent; nil where there is none.
+func (s *Sender) doubted() *token {
+	if d := s.doubt.Load(); d != nil && time.Now().Before(d.until) {
+		return d.token
+	}
+	return nil
 }
 
 func (s *Sender) attemptWith(caller, ctx context.Context, p *prepared, call *Call, t *token) Result {
 	result := s.attempt(caller, ctx, s.authorized(p, t), call)
-	if result.Status != 0 && !refuses(&result) {
-		t.accepted.Store(true)
+	if result.Status == 0 || refuses(&result) {
+		return result
+	}
+	if s.accepted.Load() != t {
+		s.accepted.Store(t)
+	}
+	if s.doubt.Load() != nil {
+		s.doubt.Store(nil)
 	}
 	return result
 }
@@ -408,5 +435,5 @@ func (s *Sender) token(caller, ctx context.Context, p *prepared, refused *token)
 	case caller.Err() != nil:
 		return nil, &Result{Outcome: Retry, Class: ClassCanceled, Err: errSlowToken}
 	}
-	return nil, &Result{Outcome: NotSent, Class: ClassToken, Err: err, RetryAfter: p.endpoint.wait()}
+	return nil, &Result{Outcome: NotSent, Class: ClassToken, Err: err, RetryAfter: p.endpoint.wait(err)}
 }

@@ -227,20 +227,25 @@ func TestOAuth2NoStampede(t *testing.T) {
 		t.Errorf("%d calls for 128 deliveries", n)
 	}
 	e.Answer(func(*pipelinetest.Call) pipelinetest.Answer { return pipelinetest.Answer{Status: 401} })
-	expectOutcomes(t, sendMany(t, s, 64), "map[pause:64]")
-	asked(3)
-	expectOutcomes(t, sendMany(t, s, 64), "map[pause:64]") // a new token was refused just now
-	asked(3)
+	i = newIssuer(t)
+	s = authorizedSender(t, nil, httpsend.Target{URL: e.URL, Auth: credentials(t, i.URL)})
+	for range 2 {
+		expectOutcomes(t, sendMany(t, s, 64), "map[pause:64]")
+		if i.Count() < 2 || i.Count() > 4 { // two, unless this takes seconds
+			t.Errorf("the token endpoint was asked %d times", i.Count())
+		}
+	}
 	if err := s.Ready(); err != nil {
 		t.Errorf("ready: %v", err)
 	}
 
+	i = newIssuer(t)
 	wrong := authorizedSender(t, map[string]string{"CLIENT": "wr0ng"}, httpsend.Target{URL: e.URL, Auth: credentials(t, i.URL)})
 	before := e.Count()
 	expectOutcomes(t, sendMany(t, wrong, 64), "map[not_sent:64]")
-	asked(5) // with the secret in the header, and in the body
+	asked(2) // with the secret in the header, and in the body
 	expectOutcomes(t, sendMany(t, wrong, 64), "map[not_sent:64]")
-	asked(5)
+	asked(2)
 	r := wrong.Send(t.Context(), httpsend.Call{ID: "1"})
 	if r.Class != httpsend.ClassToken || r.RetryAfter < 20*time.Second || e.Count() != before {
 		t.Errorf("%+v", r)
@@ -249,6 +254,57 @@ func TestOAuth2NoStampede(t *testing.T) {
 		if text := fmt.Sprint(err); text != "no token from "+i.URL+": it responded 401 Unauthorized: invalid_client" {
 			t.Error(text)
 		}
+	}
+}
+
+// Two destinations with the same credentials: what one of them refuses, the other
+// may take, with the token endpoint and without.
+func TestOAuth2RefusalsAreNobodyElses(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	refuses := pipelinetest.Receiver(t, pipelinetest.Answering(func(*pipelinetest.Call) pipelinetest.Answer { return pipelinetest.Answer{Status: 401} }))
+	takes := guarded(t, i)
+	c := client(t, httpsend.Options{Allow: local, Secrets: secrets(map[string]string{"CLIENT": "s3cret"})})
+	a := sender(t, c, httpsend.Target{URL: refuses.URL, Auth: credentials(t, i.URL)})
+	b := sender(t, c, httpsend.Target{URL: takes.URL, Auth: credentials(t, i.URL)})
+	for range 100 {
+		expectOutcomes(t, sendMany(t, b, 1), "map[success:1]")
+		expectOutcomes(t, sendMany(t, a, 1), "map[pause:1]")
+	}
+	if i.Count() > 6 { // two, and one after 1, 2, 4 s
+		t.Errorf("%d tokens for two destinations", i.Count())
+	}
+	i.Refuse()
+	for range 10 {
+		sendMany(t, a, 1)
+		expectOutcomes(t, sendMany(t, b, 1), "map[success:1]")
+	}
+	if err := b.Ready(); err != nil {
+		t.Errorf("ready: %v", err)
+	}
+}
+
+// A destination that answers some calls with 401 whatever the token is: those
+// wait, the others don't, and no token is fetched for each.
+func TestOAuth2RefusalsOfSomeCalls(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	e := pipelinetest.Receiver(t, pipelinetest.Answering(func(c *pipelinetest.Call) pipelinetest.Answer {
+		if c.Query == "bad" {
+			return pipelinetest.Answer{Status: 401}
+		}
+		return pipelinetest.Answer{}
+	}))
+	s := authorizedSender(t, nil, httpsend.Target{URL: e.URL, Auth: credentials(t, i.URL)})
+	for range 100 {
+		expectOutcomes(t, sendMany(t, s, 1), "map[success:1]")
+		r := s.Send(t.Context(), httpsend.Call{ID: "1", Query: []byte("bad"), Body: []byte("{}")})
+		if r.Outcome != httpsend.Pause && (r.Outcome != httpsend.NotSent || r.Class != httpsend.ClassToken || r.RetryAfter < time.Second) {
+			t.Errorf("%+v", r)
+		}
+	}
+	if i.Count() > 6 { // two, and one after 1, 2, 4 s
+		t.Errorf("%d tokens", i.Count())
 	}
 }
 

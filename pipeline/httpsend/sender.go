@@ -38,6 +38,8 @@ type Sender struct {
 
 	prepared  atomic.Pointer[prepared]
 	granted   atomic.Pointer[granted] // what was prepared with the newest access token
+	accepted  atomic.Pointer[token]   // the access token that the destination took last
+	doubt     atomic.Pointer[doubt]   // nil: none
 	preparing sync.Mutex
 	secured   *secured // what tls was last
 }
@@ -65,7 +67,11 @@ func (s *Sender) Ready() error {
 	if p.err != nil || p.endpoint == nil {
 		return p.err
 	}
-	return p.endpoint.ready(p.endpoint.ask)
+	var refused *token
+	if d := s.doubt.Load(); d != nil {
+		refused = d.token
+	}
+	return p.endpoint.ready(p.endpoint.ask, refused)
 }
 
 func (s *Sender) current(now time.Time) *prepared {

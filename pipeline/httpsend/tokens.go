@@ -14,27 +14,35 @@ import (
 // from a token that still lives. It lasts as long as the Client, so that neither
 // a new revision of a destination nor another destination with the same
 // credentials asks again, or comes with a refresh token that is used up.
+//
+// A destination that refuses a token takes it from nobody: who was refused waits
+// for another one, and the others go on.
 type tokens struct {
 	inBody atomic.Bool // the endpoint wants the client's secret in the body
 
-	mu       sync.Mutex
-	token    *token        // the newest; nil: none
-	refresh  string        // the newest that the endpoint gave; empty: that of the definition
-	flight   chan struct{} // closed when the fetch under way ends; nil: there is none
-	renewal  bool          // the next token is in the place of one that was refused
-	err      error         // of the last fetch
-	failures int           // in a row
-	again    time.Time     // no fetch before: the last one failed
+	mu        sync.Mutex
+	token     *token        // the newest; nil: none
+	refresh   string        // the newest that the endpoint gave; empty: that of the definition
+	flight    chan struct{} // closed when the fetch under way ends; nil: there is none
+	err       error         // of the last fetch
+	failures  int           // in a row
+	again     time.Time     // no fetch before: the last one failed
+	renewals  int           // fetches because a token was refused, with no quiet minute between
+	renewable time.Time     // no other such fetch before: the token is new
 }
 
 // token is an access token.
 type token struct {
-	text     string
-	got      time.Time
-	early    time.Time // fetch another from then on
-	expires  time.Time // zero: unknown, so until it is refused
-	renewal  bool
-	accepted atomic.Bool // by the destination, once at least
+	text    string
+	early   time.Time // fetch another from then on
+	expires time.Time // zero: unknown, so until it is refused
+}
+
+// doubt is that a destination refused a token when there was no other to be had.
+// It is over when the destination takes one.
+type doubt struct {
+	token *token // not sent again before then, if it can be helped
+	until time.Time
 }
 
 // grant is what a token endpoint gives.
@@ -59,19 +67,21 @@ func (e *tokenError) Error() string { return e.text }
 
 // The times of tokens.
 const (
-	maxEarly   = 5 * time.Minute // a new token is fetched that long before the old one expires, or a fifth of its life
-	renewEvery = time.Minute     // a new token that was never accepted is not replaced before
+	maxEarly  = 5 * time.Minute // a new token is fetched that long before the old one expires, or a fifth of its life
+	doubtTime = time.Minute     // how long a doubt lasts
 
-	firstPause  = time.Second // after a fetch that failed; twice as long each time
+	// After a fetch that failed, and after one because a token was refused; twice
+	// as long each time.
+	firstPause  = time.Second
 	maxPause    = time.Minute
 	refusedTime = 10 * time.Minute // at most, where the endpoint refuses the credentials
 )
 
 var (
-	errStillRefused = errors.New("a new token is refused too")
-	errSlowToken    = errors.New("the token endpoint has not answered in time")
-	errLateToken    = errors.New("a new token came, but too late for this call")
-	errShortToken   = errors.New("the token that came has expired already")
+	errRenewed    = errors.New("the destination refuses a token that was fetched just now because one was refused")
+	errSlowToken  = errors.New("the token endpoint has not answered in time")
+	errLateToken  = errors.New("a new token came, but too late for this call")
+	errShortToken = errors.New("the token that came has expired already")
 )
 
 // get returns a token that lives, other than one that the destination refused.
@@ -94,7 +104,7 @@ func (t *tokens) get(ctx context.Context, ask asker, refused *token) (*token, er
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.token.lives(time.Now()):
+	case t.token != refused && t.token.lives(time.Now()):
 		return t.token, nil
 	case t.err != nil:
 		return nil, t.err
@@ -107,19 +117,40 @@ func (t *tokens) get(ctx context.Context, ask asker, refused *token) (*token, er
 func (t *tokens) look(now time.Time, ask asker, refused *token) (*token, <-chan struct{}, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if refused != nil && refused == t.token {
-		if refused.renewal && !refused.accepted.Load() && now.Sub(refused.got) < renewEvery {
-			return nil, nil, errStillRefused
-		}
-		t.token, t.renewal = nil, true
-	}
-	if !t.token.fresh(now) {
+	have := t.token
+	var err error
+	switch {
+	case !have.fresh(now):
 		t.begin(now, ask)
+	case have == refused:
+		err = t.renew(now, ask)
 	}
-	if !t.token.lives(now) && t.flight == nil {
-		return nil, nil, t.err
+	if have == refused {
+		have = nil
 	}
-	return t.token, t.flight, nil
+	if err == nil && !have.lives(now) && t.flight == nil {
+		err = t.err
+	}
+	return have, t.flight, err
+}
+
+// renew starts a fetch in the place of a token that was refused, if that is not
+// too soon after the last such fetch: it may not be the token that is wrong, and
+// a destination that says 401 to some calls and takes others is no reason to
+// fetch a token for each. Called with mu held.
+func (t *tokens) renew(now time.Time, ask asker) error {
+	switch {
+	case t.flight != nil || now.Before(t.again):
+		return nil
+	case now.Before(t.renewable):
+		return errRenewed
+	case now.Sub(t.renewable) > maxPause:
+		t.renewals = 0
+	}
+	t.renewable = now.Add(min(firstPause<<min(t.renewals, 10), maxPause))
+	t.renewals++
+	t.begin(now, ask)
+	return nil
 }
 
 // begin starts a fetch, unless one is under way or the last one failed just now.
@@ -146,14 +177,14 @@ func (t *tokens) land(got grant, err *tokenError) {
 	if err != nil {
 		t.failures++
 		t.err, t.again = err, now.Add(err.pause(t.failures))
+		t.renewable = t.again // the token is not new, after all
 		return
 	}
 	t.err, t.failures, t.again = nil, 0, time.Time{}
 	if got.refresh != "" {
 		t.refresh = got.refresh
 	}
-	t.token = &token{text: got.token, got: now, renewal: t.renewal}
-	t.renewal = false
+	t.token = &token{text: got.token}
 	if got.lifetime > 0 {
 		t.token.expires = now.Add(got.lifetime)
 		t.token.early = t.token.expires.Add(-min(got.lifetime/5, maxEarly))
@@ -180,20 +211,26 @@ func (k *token) fresh(now time.Time) bool {
 	return k != nil && (k.early.IsZero() || now.Before(k.early))
 }
 
-// wait is how long it takes until asking again makes sense.
-func (t *tokens) wait() time.Duration {
+// wait is how long it takes, after an error of get, until asking again makes
+// sense.
+func (t *tokens) wait(err error) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return max(time.Until(t.again), firstPause)
+	at := t.again
+	if errors.Is(err, errRenewed) {
+		at = t.renewable
+	}
+	return max(time.Until(at), firstPause)
 }
 
-// ready says why there is no token, and asks again, lest that be said for longer
-// than it is true. As long as nobody wanted a token, nothing is known.
-func (t *tokens) ready(ask asker) error {
+// ready says why there is no token, other than one that the destination refused,
+// and asks again, lest that be said for longer than it is true. As long as nobody
+// wanted a token, nothing is known.
+func (t *tokens) ready(ask asker, refused *token) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	if t.err == nil || t.token.lives(now) {
+	if t.err == nil || t.token != refused && t.token.lives(now) {
 		return nil
 	}
 	t.begin(now, ask)

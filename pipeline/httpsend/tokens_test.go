@@ -112,18 +112,18 @@ func TestTokensLiveWhileTheEndpointIsDown(t *testing.T) {
 		if n := f.count.Load(); n > before+1 {
 			t.Errorf("%d fetches for 64 calls", n-before)
 		}
-		if err := tk.ready(f.ask); err == nil || err.Error() != "down" {
+		if err := tk.ready(f.ask, nil); err == nil || err.Error() != "down" {
 			t.Errorf("ready: %v", err)
 		}
-		if wait := tk.wait(); wait < firstPause || wait > maxPause {
+		if wait := tk.wait(tk.err); wait < firstPause || wait > maxPause {
 			t.Errorf("wait %v", wait)
 		}
 		f.fails.Store(nil)
 		for range 62 { // nothing is sent meanwhile: it is found out nevertheless
 			time.Sleep(time.Second)
-			_ = tk.ready(f.ask)
+			_ = tk.ready(f.ask, nil)
 		}
-		if err := tk.ready(f.ask); err != nil {
+		if err := tk.ready(f.ask, nil); err != nil {
 			t.Errorf("ready: %v", err)
 		}
 		n := f.count.Load()
@@ -162,18 +162,63 @@ func TestTokensAreRenewedOnce(t *testing.T) {
 		expectTokens(t, many(t, tk, f, 64, nil), "map[t1:64]", f, 1)
 		first := tk.token
 		expectTokens(t, many(t, tk, f, 64, first), "map[t2:64]", f, 2)
-		time.Sleep(time.Second)
 		expectTokens(t, many(t, tk, f, 64, first), "map[t2:64]", f, 2) // the others are late to say so
-		second := tk.token
-		_, err := tk.get(t.Context(), f.ask, second) // never accepted: the token is not what is wrong
-		if !errors.Is(err, errStillRefused) || f.count.Load() != 2 {
-			t.Errorf("%v after %d fetches", err, f.count.Load())
+	})
+}
+
+// Who was refused waits for another token. The others go on with theirs, also
+// when there is no other to be had.
+func TestTokensAreTakenFromNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tk, f := &tokens{}, &fetches{lifetime: time.Hour}
+		expectTokens(t, many(t, tk, f, 1, nil), "map[t1:1]", f, 1)
+		f.fails.Store(&tokenError{text: "down"})
+		refused, start := tk.token, time.Now()
+		var waits sync.WaitGroup
+		waits.Go(func() { expectTokens(t, many(t, tk, f, 64, refused), "map[down:64]", f, 2) })
+		synctest.Wait()
+		expectTokens(t, many(t, tk, f, 64, nil), "map[t1:64]", f, 2)
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("calls waited %v", waited)
 		}
-		second.accepted.Store(true)
-		expectTokens(t, many(t, tk, f, 64, second), "map[t3:64]", f, 3)
-		third := tk.token
-		time.Sleep(renewEvery)
-		expectTokens(t, many(t, tk, f, 64, third), "map[t4:64]", f, 4)
+		waits.Wait()
+		expectTokens(t, many(t, tk, f, 64, nil), "map[t1:64]", f, 2)
+		expectTokens(t, many(t, tk, f, 64, refused), "map[down:64]", f, 2)
+		if mine, others := tk.ready(f.ask, refused), tk.ready(f.ask, nil); mine == nil || others != nil {
+			t.Errorf("ready: %v, and for others %v", mine, others)
+		}
+		f.fails.Store(nil)
+		time.Sleep(maxPause)
+		expectTokens(t, many(t, tk, f, 64, refused), "map[t3:64]", f, 3)
+	})
+}
+
+// A destination that refuses tokens whatever they are has one fetched now and
+// then, after 1, 2, 4 … 60 s, until it leaves them alone for a while.
+func TestTokensAreNotRenewedTooOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tk, f := &tokens{}, &fetches{}
+		many(t, tk, f, 1, nil)
+		refuse := func(d time.Duration) int64 {
+			before := f.count.Load()
+			for range d / time.Second {
+				time.Sleep(time.Second)
+				if _, err := tk.get(t.Context(), f.ask, tk.token); errors.Is(err, errRenewed) && tk.wait(err) > maxPause {
+					t.Errorf("wait %v", tk.wait(err))
+				}
+			}
+			return f.count.Load() - before
+		}
+		if n := refuse(time.Minute); n < 6 || n > 7 {
+			t.Errorf("%d fetches in the first minute", n)
+		}
+		if n := refuse(time.Hour); n < 55 || n > 61 {
+			t.Errorf("%d fetches in the next hour", n)
+		}
+		time.Sleep(2*maxPause + time.Second)
+		if n := refuse(time.Minute); n < 6 || n > 7 {
+			t.Errorf("%d fetches in the first minute after a quiet one", n)
+		}
 	})
 }
 
