@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -291,27 +292,80 @@ func TestCallsAreNotRepeatedInSecret(t *testing.T) {
 	}
 }
 
+// net/http would repeat a GET over every connection that it kept, whatever its
+// headers, and whether it has a body.
+func TestGETsAreNotRepeatedInSecret(t *testing.T) {
+	t.Parallel()
+	const kept = 8
+	for name, body := range map[string][]byte{"without a body": nil, "with a body": []byte("{}")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var came sync.WaitGroup
+			came.Add(kept)
+			var again atomic.Int64 // requests over a kept connection
+			addr := server(t, func(n int, c net.Conn, r *bufio.Reader) {
+				if !hear(r) {
+					return
+				}
+				if n <= kept {
+					came.Done()
+				}
+				came.Wait() // so each call has a connection of its own
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				if hear(r) {
+					again.Add(1)
+				}
+			})
+			s := sender(t, client(t, httpsend.Options{Allow: local}), httpsend.Target{URL: "http://" + addr, Method: http.MethodGet})
+			call := httpsend.Call{ID: "1", Query: []byte("a=b"), Body: body}
+			var calls sync.WaitGroup
+			for range kept {
+				calls.Go(func() {
+					if r := s.Send(t.Context(), call); r.Outcome != httpsend.Success {
+						t.Errorf("%+v", r)
+					}
+				})
+			}
+			calls.Wait()
+			for n := range kept {
+				r := s.Send(t.Context(), call)
+				if r.Outcome != httpsend.Retry || r.Class != httpsend.ClassNetwork || again.Load() != int64(n+1) {
+					t.Fatalf("call %d made %d requests: %+v", n+1, again.Load()-int64(n), r)
+				}
+			}
+			if r := s.Send(t.Context(), call); r.Outcome != httpsend.Success {
+				t.Errorf("over a new connection: %+v", r)
+			}
+		})
+	}
+}
+
 // Connections that the server reset while they were idle do not cost an attempt.
 func TestKeptConnectionsMayBeReset(t *testing.T) {
 	t.Parallel()
-	gone := make(chan struct{})
-	addr := server(t, func(_ int, c net.Conn, r *bufio.Reader) {
-		if !hear(r) {
-			return
-		}
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-		gone <- struct{}{} // the client has its response
-		_ = c.(*net.TCPConn).SetLinger(0)
-		_ = c.Close()
-		gone <- struct{}{}
-	})
-	s := sender(t, client(t, httpsend.Options{Allow: local}), httpsend.Target{URL: "http://" + addr})
-	for range 50 {
-		if r := s.Send(t.Context(), httpsend.Call{Body: []byte("{}")}); r.Outcome != httpsend.Success {
-			t.Fatalf("%+v", r)
-		}
-		<-gone
-		<-gone
+	for method, body := range map[string][]byte{http.MethodPost: []byte("{}"), http.MethodGet: nil} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			gone := make(chan struct{})
+			addr := server(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				if !hear(r) {
+					return
+				}
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				gone <- struct{}{} // the client has its response
+				_ = c.(*net.TCPConn).SetLinger(0)
+				_ = c.Close()
+				gone <- struct{}{}
+			})
+			s := sender(t, client(t, httpsend.Options{Allow: local}), httpsend.Target{URL: "http://" + addr, Method: method})
+			for range 50 {
+				if r := s.Send(t.Context(), httpsend.Call{Body: body}); r.Outcome != httpsend.Success {
+					t.Fatalf("%+v", r)
+				}
+				<-gone
+				<-gone
+			}
+		})
 	}
 }
 

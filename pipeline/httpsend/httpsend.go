@@ -165,8 +165,8 @@ func (c *Client) newTransport(w wire, config *tls.Config) *http.Transport {
 		roots:   c.roots,
 	}
 	return &http.Transport{
-		DialContext:            d.dial,
-		DialTLSContext:         d.dialTLS,
+		DialContext:            counting(d.dial),
+		DialTLSContext:         counting(d.dialTLS),
 		Protocols:              &http1,
 		DisableCompression:     true, // nothing of a response is worth inflating a bomb for
 		MaxIdleConns:           c.maxIdle,

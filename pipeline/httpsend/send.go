@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"regexp"
 	"slices"
@@ -89,7 +90,7 @@ func (s *Sender) request(p *prepared, call *Call, now time.Time) (*http.Request,
 	if len(call.Body) > 0 {
 		req.ContentLength = int64(len(call.Body))
 		// For when a kept connection turns out to be closed before a byte was
-		// written: net/http then takes another.
+		// written: net/http then takes another. See once, too.
 		body := call.Body
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		req.Body, _ = req.GetBody()
@@ -226,7 +227,11 @@ func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, p *pr
 	r := p.redactor
 	// The transport, and not an http.Client: redirects are not followed, and its
 	// errors don't quote the URL.
-	resp, err := p.transport.RoundTrip(req.WithContext(ctx))
+	req = req.WithContext(ctx)
+	if req.Method == http.MethodGet {
+		req = once(req)
+	}
+	resp, err := p.transport.RoundTrip(req)
 	if err != nil {
 		return failure(classify(caller, ctx, err), err, r)
 	}
@@ -260,6 +265,43 @@ func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, p *pr
 	}
 	return result
 }
+
+var errBroke = fmt.Errorf("the connection, which was kept from another call, broke before an answer came: %w", io.ErrUnexpectedEOF)
+
+// once keeps net/http from making a request twice. It repeats what it takes for
+// idempotent, as a GET, when a kept connection breaks, over every connection it
+// has kept; but before that it asks GetBody for the body once more. So the
+// request gets a body, if an empty one, that is there again only as long as
+// nothing was written.
+func once(req *http.Request) *http.Request {
+	var conn *countedConn
+	var before int64
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		conn = got.Conn.(*countedConn) //nolint:forcetypeassert // our transport dials no other
+		before = conn.written.Load()
+	}}))
+	body := req.GetBody
+	if body == nil {
+		body = func() (io.ReadCloser, error) { return emptyBody{}, nil }
+		req.TransferEncoding = []string{"identity"} // else net/http looks whether there is something in it
+	}
+	req.GetBody = func() (io.ReadCloser, error) {
+		if conn.written.Load() > before {
+			return nil, errBroke
+		}
+		return body()
+	}
+	req.Body, _ = body()
+	return req
+}
+
+// emptyBody is no body, but not http.NoBody, which net/http does not ask for
+// again.
+type emptyBody struct{}
+
+func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (emptyBody) Close() error { return nil }
 
 // failure is the result of a call that got no response.
 func failure(class Class, err error, r *secret.Redactor) Result {
