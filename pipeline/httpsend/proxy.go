@@ -3,6 +3,7 @@ package httpsend
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -13,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,7 +45,19 @@ type proxy struct {
 	direct    *guard
 	userAgent string
 	net.Dialer
+	rejected atomic.Pointer[rejectedLogin] // the last one, until the proxy takes another; nil: none
 }
+
+// rejectedLogin is a user name and password that the proxy does not take.
+type rejectedLogin struct {
+	hash [sha256.Size]byte
+	at   time.Time
+	err  error
+}
+
+// loginPause is how long the proxy is not asked again with a login that it does
+// not take, which may lock the account, and how long deliveries wait then.
+const loginPause = 10 * time.Second
 
 // newProxy returns nil where there is none. Its errors don't quote the URL: it
 // may hold a password, which does not belong there.
@@ -85,10 +99,10 @@ func (p *proxy) serves(host string) bool {
 
 // proxyError says that there is no tunnel.
 type proxyError struct {
-	addr    string // of the proxy
-	refused bool   // and won't be until somebody acts
-	status  int    // of its answer, 0 if there was none
-	err     error
+	addr   string  // of the proxy
+	means  Outcome // for the call
+	status int     // of its answer, 0 if there was none
+	err    error
 }
 
 func (e *proxyError) Error() string { return fmt.Sprintf("egress.proxy %s: %v", e.addr, e.err) }
@@ -99,7 +113,7 @@ func (p *proxy) failed(err error) *proxyError {
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		err = errors.New("no answer in time")
 	}
-	return &proxyError{addr: p.addr, err: err}
+	return &proxyError{addr: p.addr, means: Retry, err: err}
 }
 
 // tunnel connects to a host through the proxy.
@@ -141,9 +155,12 @@ func (d *dialer) tunnelTo(ctx context.Context, addr netip.Addr, port string) (ne
 // open asks the proxy for a tunnel to target, until ctx ends. The connection to
 // the proxy itself is not guarded: whoever set it up named it.
 func (p *proxy) open(ctx context.Context, target string, roots *x509.CertPool) (net.Conn, error) {
-	request, err := p.request(target)
+	login, err := p.login()
 	if err != nil {
 		return nil, err
+	}
+	if r := p.rejects(login); r != nil && time.Since(r.at) < loginPause {
+		return nil, r.err
 	}
 	conn, err := p.DialContext(ctx, "tcp", p.addr)
 	if err != nil {
@@ -154,7 +171,7 @@ func (p *proxy) open(ctx context.Context, target string, roots *x509.CertPool) (
 	if p.secure {
 		tunnel = tls.Client(conn, &tls.Config{ServerName: p.host, RootCAs: roots, MinVersion: tls.VersionTLS12})
 	}
-	err = p.ask(tunnel, request)
+	err = p.ask(tunnel, p.request(target, login), login)
 	if !stop() && err == nil {
 		err = p.failed(context.DeadlineExceeded)
 	}
@@ -165,26 +182,54 @@ func (p *proxy) open(ctx context.Context, target string, roots *x509.CertPool) (
 	return tunnel, nil
 }
 
-func (p *proxy) request(target string) (*http.Request, error) {
+func (p *proxy) request(target, login string) *http.Request {
 	h := http.Header{"User-Agent": {p.userAgent}}
-	if p.Username != "" {
-		password, err := p.password()
-		if err != nil {
-			return nil, &proxyError{addr: p.addr, refused: true, err: err}
-		}
-		h.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(p.Username+":"+password)))
+	if login != "" {
+		h.Set("Proxy-Authorization", login)
 	}
 	return &http.Request{
 		Method: http.MethodConnect, URL: &url.URL{Opaque: target}, Host: target, Header: h,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}, nil
+	}
 }
 
-func (p *proxy) password() (string, error) {
-	if p.Password == nil {
+// login is what logs in; empty without a user name.
+func (p *proxy) login() (string, error) {
+	if p.Username == "" {
 		return "", nil
 	}
-	return p.Password()
+	password := ""
+	if p.Password != nil {
+		var err error
+		if password, err = p.Password(); err != nil {
+			return "", &proxyError{addr: p.addr, means: NotSent, err: fmt.Errorf("egress.proxy-password-file: %w", err)}
+		}
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(p.Username+":"+password)), nil
+}
+
+// rejects returns that the proxy does not take a login; nil if nothing is known.
+func (p *proxy) rejects(login string) *rejectedLogin {
+	if r := p.rejected.Load(); r != nil && r.hash == sha256.Sum256([]byte(login)) {
+		return r
+	}
+	return nil
+}
+
+// ready says why calls to a host wait: there is no password for the proxy, or one
+// that it does not take.
+func (p *proxy) ready(host string) error {
+	if !p.serves(host) {
+		return nil
+	}
+	login, err := p.login()
+	if err != nil {
+		return err
+	}
+	if r := p.rejects(login); r != nil {
+		return r.err
+	}
+	return nil
 }
 
 // maxProxyHeader is how many bytes a proxy may need to say yes or no.
@@ -192,7 +237,7 @@ const maxProxyHeader = 16 << 10
 
 // ask makes the request and reads the answer. Of that nothing is quoted but the
 // status: it may echo the password.
-func (p *proxy) ask(conn net.Conn, request *http.Request) error {
+func (p *proxy) ask(conn net.Conn, request *http.Request, login string) error {
 	if err := request.Write(conn); err != nil {
 		return p.failed(err)
 	}
@@ -211,26 +256,35 @@ func (p *proxy) ask(conn net.Conn, request *http.Request) error {
 		return p.failed(errors.New("its answer is no HTTP"))
 	}
 	_ = response.Body.Close() // of a tunnel, there is none; of a refusal, nobody reads it
-	if response.StatusCode == http.StatusOK && r.Buffered() == 0 {
-		return nil
-	}
-	if response.StatusCode == http.StatusOK {
+	refusal := p.refusal(response.StatusCode)
+	switch {
+	case response.StatusCode == http.StatusProxyAuthRequired:
+		p.rejected.Store(&rejectedLogin{sha256.Sum256([]byte(login)), time.Now(), refusal})
+		return refusal
+	case response.StatusCode != http.StatusOK:
+		return refusal
+	case r.Buffered() > 0:
 		return p.failed(errors.New("it speaks before it is spoken to"))
 	}
-	return p.refusal(response.StatusCode)
+	p.rejected.Store(nil)
+	return nil
 }
 
-// refusal is what a status means. What is forbidden stays so until somebody acts.
+// refusal is what a status means. What is forbidden stays so until somebody acts
+// on this destination; a login that is not taken is all destinations' trouble.
 func (p *proxy) refusal(status int) error {
 	text := fmt.Sprintf("it answered %d %s", status, http.StatusText(status))
-	refused := status == http.StatusForbidden || status == http.StatusProxyAuthRequired
+	means := Retry
 	switch {
 	case status == http.StatusProxyAuthRequired && p.Username == "":
 		text += "; the settings egress.proxy-username and egress.proxy-password-file log in"
+		means = NotSent
 	case status == http.StatusProxyAuthRequired:
-		text += ": it does not take this user name and password"
-	case refused:
+		text += ": it does not take this user name and password (egress.proxy-username, egress.proxy-password-file)"
+		means = NotSent
+	case status == http.StatusForbidden:
 		text += ": it does not let this destination be called"
+		means = Pause
 	}
-	return &proxyError{p.addr, refused, status, errors.New(text)}
+	return &proxyError{p.addr, means, status, errors.New(text)}
 }

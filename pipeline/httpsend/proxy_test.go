@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -192,19 +193,67 @@ func TestProxyPassword(t *testing.T) {
 		want     string
 	}{
 		"right":   {"millrace", func() (string, error) { return password, nil }, httpsend.Success, ""},
-		"wrong":   {"millrace", func() (string, error) { return "w0rse-" + password, nil }, httpsend.Pause, "407 Proxy Authentication Required: it does not take this user name and password"},
-		"none":    {"", nil, httpsend.Pause, "egress.proxy-password-file"},
-		"missing": {"millrace", func() (string, error) { return "", errors.New("no such file") }, httpsend.Pause, "no such file"},
+		"wrong":   {"millrace", func() (string, error) { return "w0rse-" + password, nil }, httpsend.NotSent, "407 Proxy Authentication Required: it does not take this user name and password (egress.proxy-username, egress.proxy-password-file)"},
+		"none":    {"", nil, httpsend.NotSent, "egress.proxy-password-file"},
+		"missing": {"millrace", func() (string, error) { return "", errors.New("no such file") }, httpsend.NotSent, "egress.proxy-password-file: no such file"},
 	} {
 		c := client(t, httpsend.Options{Allow: local, Proxy: &httpsend.Proxy{URL: "http://" + p.addr, Username: x.username, Password: x.password}})
-		r := sender(t, c, httpsend.Target{URL: e.URL}).Send(t.Context(), httpsend.Call{})
+		s := sender(t, c, httpsend.Target{URL: e.URL})
+		r := s.Send(t.Context(), httpsend.Call{})
 		if r.Outcome != x.outcome || r.Err != nil && (r.Class != httpsend.ClassProxy || !strings.Contains(r.Err.Error(), x.want)) {
 			t.Errorf("%s: %+v", name, r)
 		}
+		err := s.Ready()
+		if (err == nil) != (x.want == "") || err != nil && (!strings.Contains(err.Error(), x.want) || r.RetryAfter != 10*time.Second) {
+			t.Errorf("%s: ready: %v, again after %v", name, err, r.RetryAfter)
+		}
 		for _, secret := range []string{password, "p4ss", base64.StdEncoding.EncodeToString([]byte(p.auth))} {
-			if strings.Contains(shown(r)+fmt.Sprintf("%+v", c), secret) {
+			if strings.Contains(shown(r)+fmt.Sprintf("%v %+v", err, c), secret) {
 				t.Errorf("%s: %q is seen in %s", name, secret, shown(r))
 			}
+		}
+	}
+}
+
+// A password that is rotated badly has deliveries wait until it is right, and the
+// proxy is not asked time and again with one that it does not take.
+func TestProxyPasswordRotation(t *testing.T) {
+	t.Parallel()
+	e := pipelinetest.Receiver(t)
+	p := serveProxy(t)
+	p.auth = "millrace:right"
+	var password atomic.Value
+	c := client(t, httpsend.Options{Allow: local, Proxy: &httpsend.Proxy{
+		URL: "http://" + p.addr, Username: "millrace", Direct: []string{"localhost"},
+		Password: func() (string, error) {
+			if text := password.Load().(string); text != "" {
+				return text, nil
+			}
+			return "", errors.New("it is empty")
+		},
+	}})
+	s := sender(t, c, httpsend.Target{URL: e.URL})
+	direct := sender(t, c, httpsend.Target{URL: "http://localhost:1"})
+	for _, x := range []struct {
+		password string
+		outcome  httpsend.Outcome
+		asked    int // the proxy, so far
+	}{{"right", httpsend.Success, 1}, {"", httpsend.NotSent, 1}, {"wrong", httpsend.NotSent, 2}, {"worse", httpsend.NotSent, 3}, {"right", httpsend.Success, 4}} {
+		password.Store(x.password)
+		c.Close() // each call wants a connection
+		for range 3 {
+			if r := s.Send(t.Context(), httpsend.Call{}); r.Outcome != x.outcome {
+				t.Errorf("with %q: %+v", x.password, r)
+			}
+		}
+		if asked := len(p.questions()); asked != x.asked {
+			t.Errorf("with %q the proxy was asked %d times, expected %d", x.password, asked, x.asked)
+		}
+		if err := s.Ready(); (err == nil) != (x.outcome == httpsend.Success) {
+			t.Errorf("with %q: ready: %v", x.password, err)
+		}
+		if err := direct.Ready(); err != nil {
+			t.Errorf("a destination that needs no proxy: %v", err)
 		}
 	}
 }

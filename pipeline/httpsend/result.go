@@ -15,7 +15,7 @@ type Outcome int
 
 // The outcomes.
 const (
-	NotSent    Outcome = iota // a secret or an access token is missing: wait, no attempt was used
+	NotSent    Outcome = iota // a secret, an access token or a login at the proxy is missing: wait, no attempt was used
 	Success                   // the destination took it
 	Retry                     // try again later, not before RetryAfter
 	DeadLetter                // final: trying again does not mend it
@@ -70,8 +70,9 @@ type Result struct {
 	// NotSent, a *secret.MissingError is in its chain where one is missing.
 	Err error
 	// RetryAfter is the least time to wait that the destination asked for, at most
-	// MaxRetryAfter; 0 if it did not. With ClassToken, it is the time after which
-	// the token endpoint is asked again.
+	// MaxRetryAfter; 0 if it did not. With NotSent, it is the time after which the
+	// token endpoint (ClassToken) or the proxy (ClassProxy) is asked again; with
+	// ClassSecret nobody knows.
 	RetryAfter time.Duration
 	// Response is the beginning of the body where it is text and the status is not
 	// 2xx: UTF-8 without secrets, at most MaxKept bytes.

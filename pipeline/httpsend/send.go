@@ -305,14 +305,20 @@ func (emptyBody) Close() error { return nil }
 
 // failure is the result of a call that got no response.
 func failure(class Class, err error, r *secret.Redactor) Result {
-	outcome := Retry
+	result := Result{Outcome: Retry, Class: class}
 	var proxy *proxyError
-	if class == ClassBlocked || class == ClassProxy && errors.As(err, &proxy) && proxy.refused {
-		outcome = Pause
+	switch {
+	case class == ClassBlocked:
+		result.Outcome = Pause
+	case class == ClassProxy && errors.As(err, &proxy):
+		result.Outcome = proxy.means
+	}
+	if result.Outcome == NotSent {
+		result.RetryAfter = loginPause
 	}
 	// The cause is not wrapped: it may quote what was sent.
-	text := oneLine(r.RedactCut(plainly(err)))
-	return Result{Outcome: outcome, Class: class, Err: fmt.Errorf("%s: %s", class, text)}
+	result.Err = fmt.Errorf("%s: %s", class, oneLine(r.RedactCut(plainly(err))))
+	return result
 }
 
 // refusal is the error of a response that is no success; about says what more is

@@ -60,12 +60,15 @@ type prepared struct {
 	transport *http.Transport
 }
 
-// Ready says whether all secrets are there, and whether there is an access token
-// if one was wanted; the error names what is not.
+// Ready says whether all secrets are there, that for the proxy too, and whether
+// there is an access token if one was wanted; the error names what is not.
 func (s *Sender) Ready() error {
 	p := s.current(time.Now())
-	if p.err != nil || p.endpoint == nil {
+	if p.err != nil {
 		return p.err
+	}
+	if err := s.client.proxy.ready(p.url.Hostname()); err != nil || p.endpoint == nil {
+		return err
 	}
 	var refused *token
 	if d := s.doubt.Load(); d != nil {

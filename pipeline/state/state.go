@@ -34,6 +34,7 @@ const (
 	FinalResponses Reason = "final_responses" // 20 in a row with no success: the fault is the definition
 	Response       Reason = "response"        // the destination's `responses` say so
 	Blocked        Reason = "blocked_address" // private, and egress.allow does not open it
+	Proxy          Reason = "proxy"           // the egress proxy forbids calls to it
 	Gone           Reason = "gone"            // 410
 	Operator       Reason = "operator"        // somebody paused it
 )

@@ -102,7 +102,7 @@ func TestDestinationsList(t *testing.T) {
 func TestDestinationsToDo(t *testing.T) {
 	t.Parallel()
 	seen := map[string]state.Reason{}
-	for _, reason := range []state.Reason{state.Refused, state.FinalResponses, state.Response, state.Blocked, state.Gone, state.Operator, "of a later version"} {
+	for _, reason := range []state.Reason{state.Refused, state.FinalResponses, state.Response, state.Blocked, state.Proxy, state.Gone, state.Operator, "of a later version"} {
 		r := standing{Name: "crm", Status: string(state.Paused), By: state.BySink, Reason: string(reason)}
 		text := r.toDo()
 		if other, twice := seen[text]; twice || !strings.Contains(text, "`millrace destinations resume crm`") || strings.Contains(text, "ATTEMPTS") {

@@ -111,6 +111,7 @@ var mend = map[state.Reason]string{
 	state.FinalResponses: "it refuses what it is sent: mend its definition, or the property mapping of the webhooks; what it answered: ATTEMPTS",
 	state.Response:       "do what the reason above says; its preset, or responses of its definition, takes this answer for a sign not to call it: ATTEMPTS",
 	state.Blocked:        "its address is a private one: open it with --egress-allow at the sinks, or mend its URL",
+	state.Proxy:          "the proxy (--egress-proxy at the sinks) forbids it: have the proxy allow its address, name it in --egress-no-proxy, or mend its URL",
 	state.Gone:           "it says that it is gone for good (410): find out its new URL and apply that",
 	state.Operator:       "see with whoever paused it",
 }

@@ -169,12 +169,16 @@ func (a *attempt) settle() {
 // notSent puts the delivery off until there may be what was missing, without
 // using up an attempt.
 func (a *attempt) notSent() {
-	if a.Class == httpsend.ClassToken {
-		a.putOff(a.call, time.Now().Add(a.RetryAfter), whyToken)
-		return
+	again := time.Now().Add(a.RetryAfter)
+	switch a.Class {
+	case httpsend.ClassToken:
+		a.putOff(a.call, again, whyToken)
+	case httpsend.ClassProxy:
+		a.putOff(a.call, again, whyProxy)
+	default:
+		a.rev.lacking.Store(true)
+		a.wait(a.call, a.call.delivery, whySecret, nil)
 	}
-	a.rev.lacking.Store(true)
-	a.wait(a.call, a.call.delivery, whySecret, nil)
 }
 
 // refused keeps the delivery, without using up an attempt. 401 and 403 may be
@@ -182,8 +186,11 @@ func (a *attempt) notSent() {
 // got one; by anything else at once.
 func (a *attempt) refused() {
 	switch {
-	case a.Class == httpsend.ClassBlocked || a.Class == httpsend.ClassProxy:
+	case a.Class == httpsend.ClassBlocked:
 		a.stop(state.Paused, state.Blocked, whyPaused)
+		return
+	case a.Class == httpsend.ClassProxy:
+		a.stop(state.Paused, state.Proxy, whyPaused)
 		return
 	case a.said() || a.Status != http.StatusUnauthorized && a.Status != http.StatusForbidden:
 		a.stop(state.Paused, state.Response, whyPaused)

@@ -21,6 +21,7 @@ const (
 	whyPaused    = "paused"    // its definition says so, or its state
 	whySecret    = "secret"    // one is missing
 	whyToken     = "token"     // the token endpoint gives none
+	whyProxy     = "proxy"     // the egress proxy takes no login, or there is none
 	whyUnusable  = "unusable"  // this version can't use a definition
 	whyEarly     = "early"     // it came before its time: clocks differ
 )

@@ -88,6 +88,10 @@ func TestOutcomes(t *testing.T) {
 			result: httpsend.Result{Outcome: httpsend.NotSent, Class: httpsend.ClassToken, Err: errors.New("down"), RetryAfter: 7 * time.Second}, before: 2,
 			used: 2, wait: 7 * time.Second, upTo: 7 * time.Second, verdict: silent,
 		},
+		"no login at the proxy": {
+			result: httpsend.Result{Outcome: httpsend.NotSent, Class: httpsend.ClassProxy, Err: errors.New("407"), RetryAfter: 7 * time.Second}, before: 2,
+			used: 2, wait: 7 * time.Second, upTo: 7 * time.Second, verdict: silent,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, aDestination("crm", plain)+aDestination("neighbour", "")+aWebhook("hook", "crm", ""), func(t *testing.T, h *house) {

@@ -60,7 +60,7 @@ func TestWhatPauses(t *testing.T) {
 		"gone":                              {answers: times(1, answered(410, httpsend.Disable)), want: state.Disabled, reason: state.Gone},
 		"404 means that it is gone":         {more: "\nresponses: {404: disable}", answers: times(1, answered(404, httpsend.Disable)), want: state.Disabled, reason: state.Response},
 		"its address is private":            {answers: times(1, httpsend.Result{Outcome: httpsend.Pause, Class: httpsend.ClassBlocked, Err: errors.New("private")}), want: state.Paused, reason: state.Blocked},
-		"its address is private, via proxy": {answers: times(1, httpsend.Result{Outcome: httpsend.Pause, Class: httpsend.ClassProxy, Err: errors.New("407")}), want: state.Paused, reason: state.Blocked},
+		"the proxy does not let it through": {answers: times(1, httpsend.Result{Outcome: httpsend.Pause, Class: httpsend.ClassProxy, Err: errors.New("403")}), want: state.Paused, reason: state.Proxy},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, hooked("crm", crmAndAnother+c.more)+hooked("another", ""), func(t *testing.T, h *house) {
