@@ -155,11 +155,21 @@ func (r roots) issued(c *x509.Certificate) bool {
 // systemIssued says whether a root that the system trusts signed c.
 func systemIssued(c *x509.Certificate) bool {
 	pool, err := x509.SystemCertPool()
-	if err != nil {
-		return false
+	return err == nil && issuedBy(pool, c, time.Now())
+}
+
+// issuedBy says whether one of the roots of a pool signed c. Whether c is good
+// now is another question, see checkTime: if not, it is asked for the moment
+// nearest to now when it was, or will be.
+func issuedBy(pool *x509.CertPool, c *x509.Certificate, now time.Time) bool {
+	switch {
+	case now.After(c.NotAfter):
+		now = c.NotAfter
+	case now.Before(c.NotBefore):
+		now = c.NotBefore
 	}
 	forAnything := []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
-	_, err = c.Verify(x509.VerifyOptions{Roots: pool, Intermediates: x509.NewCertPool(), KeyUsages: forAnything})
+	_, err := c.Verify(x509.VerifyOptions{Roots: pool, Intermediates: x509.NewCertPool(), KeyUsages: forAnything, CurrentTime: now})
 	return err == nil
 }
 
