@@ -185,6 +185,7 @@ func TestTargetRefuses(t *testing.T) {
 		"its query holds white space":       {URL: "http://x/?a b"},
 		"parsing secret reference":          {URL: "http://x/${HOME}"},
 		"url: parsing secret":               {URL: "http://x/{{ a }}/${env:HOME}"},
+		"can't stand in scheme":             {URL: "https://x.{{ a }}.example/"},
 		"expected http://host/…":            {URL: "ftp://x/${env:MILLRACE_SECRET_A}"},
 		`header "Webhook-ID": can't`:        {Headers: []httpsend.Header{{"Webhook-ID", "x"}}},
 		`header "webhook-timestamp": can't`: {Headers: []httpsend.Header{{"webhook-timestamp", "x"}}},
@@ -212,6 +213,42 @@ func TestTargetRefuses(t *testing.T) {
 	_, err := c.Target(httpsend.Target{Method: "X", URL: "x", Headers: []httpsend.Header{{"Host", ""}}})
 	if n := strings.Count(fmt.Sprint(err), "\n"); n != 2 {
 		t.Errorf("not all that is wrong is said: %v", err)
+	}
+}
+
+// No event may have a say in where a call goes, whatever secrets stand beside it.
+func TestExpressionsAreNotInTheOrigin(t *testing.T) {
+	t.Parallel()
+	values := map[string]string{"HOST": "x.example", "BASE": "https://x.example", "PATH": "https://x.example/api?v="}
+	c := client(t, httpsend.Options{Secrets: secrets(values)})
+	const origin = "an expression can't stand in scheme, host or port"
+	for url, want := range map[string]string{ // want is of Target, or of Ready
+		"https://{{ a }}/":                                   origin,
+		"https://x.{{ a }}.example/":                         origin,
+		"https://x.example{{ a }}/":                          origin,
+		"https://x.example:8{{ a }}/":                        origin,
+		"http{{ a }}://x.example/":                           origin,
+		"{{ a }}":                                            origin,
+		"https://${env:MILLRACE_SECRET_HOST}{{ a }}/":        origin,
+		"https://${env:MILLRACE_SECRET_HOST}:{{ a }}/":       origin,
+		"${env:MILLRACE_SECRET_BASE}{{ a }}":                 "url with its secrets: " + origin,
+		"${env:MILLRACE_SECRET_BASE}:8{{ a }}/":              "url with its secrets: " + origin,
+		"${env:MILLRACE_SECRET_PATH}{{ a }}":                 "",
+		"${env:MILLRACE_SECRET_BASE}/{{ a }}":                "",
+		"${env:MILLRACE_SECRET_BASE}?a={{ a }}":              "",
+		"https://${env:MILLRACE_SECRET_HOST}/{{ a }}":        "",
+		"https://x.example:80/{{ a }}":                       "",
+		"https://x.example?a={{ a }}":                        "",
+		"https://x.example/{{ a }}.{{ b }}":                  "",
+		"https://x.example/${env:MILLRACE_SECRET_HOST}{{a}}": "",
+	} {
+		s, err := c.Target(httpsend.Target{URL: url})
+		if err == nil {
+			err = s.Ready()
+		}
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "x.example")) {
+			t.Errorf("%s: %v, want %q", url, err, want)
+		}
 	}
 }
 

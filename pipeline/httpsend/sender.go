@@ -224,7 +224,11 @@ func (b *builder) url(first secret.Reference, names []string) (*strings.Replacer
 		return nil, nil
 	}
 	fill := strings.NewReplacer(pairs...)
-	u, err := parseURL(fill.Replace(first.String()))
+	text := fill.Replace(first.String())
+	u, err := parseURL(text)
+	if err == nil && b.sender.dynamic && !hasOrigin(text) {
+		err = errOpenOrigin
+	}
 	if err != nil {
 		b.errs = append(b.errs, fmt.Errorf("url with its secrets: %w", err))
 	}

@@ -131,6 +131,14 @@ func (s *Sender) setURL(text string, secretParts [][2]int) error {
 		return fmt.Errorf("url: %w", err)
 	}
 	s.dynamic, s.urlSecrets = dynamic, all.Placeholders()
+	shape := first
+	for _, name := range s.url.Placeholders() {
+		shape = strings.ReplaceAll(shape, name, "x")
+	}
+	secretOrigin := strings.HasPrefix(first, "${") && !strings.Contains(shape, "://")
+	if dynamic && !secretOrigin && !hasOrigin(shape) {
+		return fmt.Errorf("url: %w", errOpenOrigin)
+	}
 	known, _, _ := strings.Cut(first, "${")
 	if !s.url.Literal() && !hasOrigin(known) {
 		return nil // the origin is a secret: known once it is looked up
@@ -140,6 +148,8 @@ func (s *Sender) setURL(text string, secretParts [][2]int) error {
 	}
 	return nil
 }
+
+var errOpenOrigin = errors.New("an expression can't stand in scheme, host or port")
 
 // hasOrigin says whether text holds scheme, host and port to their end.
 func hasOrigin(text string) bool {
