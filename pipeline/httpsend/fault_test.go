@@ -229,6 +229,50 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// What a body would have said, nobody knows if it does not come whole. Then the
+// status alone does not count, unless the body is no matter.
+func TestFaultsInBodiesThatMean(t *testing.T) {
+	t.Parallel()
+	meanings := []httpsend.Meaning{
+		{Status: "2xx", Body: func(b []byte) bool { return string(b) == `{"ok":false}` }, Means: "dead_letter"},
+		{Status: "400", Body: func(b []byte) bool { return strings.HasPrefix(string(b), "known") }, Means: "success"},
+		{Status: "409", Means: "success"},
+	}
+	const head = " X\r\nRetry-After: 7\r\nContent-Length: 12\r\n\r\n"
+	for text, x := range map[string]struct {
+		outcome httpsend.Outcome
+		class   httpsend.Class
+	}{
+		"200" + head + `{"ok":false}`: {httpsend.DeadLetter, httpsend.Answered},
+		"200" + head + `{"ok":true} `: {httpsend.Success, httpsend.Answered},
+		"200" + head + `{"ok":fal`:    {httpsend.Retry, httpsend.ClassNetwork},
+		"200" + head:                  {httpsend.Retry, httpsend.ClassNetwork},
+		"400" + head + "unk":          {httpsend.Retry, httpsend.ClassNetwork},
+		"400" + head + "known, b":     {httpsend.Success, httpsend.ClassNetwork},
+		"409" + head + "cut":          {httpsend.Success, httpsend.ClassNetwork},
+		"404" + head + "cut":          {httpsend.DeadLetter, httpsend.ClassNetwork},
+	} {
+		addr := server(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			if hear(r) {
+				_, _ = io.WriteString(c, "HTTP/1.1 "+text)
+			}
+		})
+		s := sender(t, client(t, httpsend.Options{Allow: local}), httpsend.Target{URL: "http://" + addr, Meanings: meanings})
+		r := s.Send(t.Context(), httpsend.Call{Body: []byte("{}")})
+		if r.Outcome != x.outcome || r.Class != x.class || (r.Err == nil) != (x.outcome == httpsend.Success) {
+			t.Errorf("%q: %+v", text, r)
+		}
+		if x.outcome == httpsend.Retry && (r.RetryAfter != 7*time.Second || !strings.Contains(r.Err.Error(), "did not come whole")) {
+			t.Errorf("%q: %+v", text, r)
+		}
+	}
+	addr := server(t, saying("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"))
+	s := sender(t, client(t, httpsend.Options{Allow: local}), httpsend.Target{URL: "http://" + addr, Meanings: meanings, Timeout: 150 * time.Millisecond})
+	if r := s.Send(t.Context(), httpsend.Call{Body: []byte("{}")}); r.Outcome != httpsend.Retry || r.Class != httpsend.ClassTimeout {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestNobodyThere(t *testing.T) {
 	t.Parallel()
 	e := pipelinetest.Receiver(t)

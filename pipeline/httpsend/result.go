@@ -41,7 +41,8 @@ func (o Outcome) String() string {
 type Class string
 
 // The classes. With a status, a class says why the body is not whole; the
-// outcome is then that of the status.
+// outcome is then that of the status, or Retry where a Meaning would have looked
+// at the body.
 const (
 	Answered         Class = ""                   // the response came whole
 	ClassDNS         Class = "dns"                // the name could not be resolved

@@ -251,8 +251,12 @@ func (s *Sender) roundTrip(caller, ctx context.Context, req *http.Request, p *pr
 	}
 	about := ""
 	if open {
-		if m, o := s.verdicts.read(resp.StatusCode, body); m != nil {
+		m, o := s.verdicts.read(resp.StatusCode, body)
+		switch {
+		case m != nil:
 			result.Outcome, about = o, m.About
+		case err != nil && result.Class != ClassMaxResponse: // which it would be again
+			result.Outcome, about = Retry, "its body, which says what that means, did not come whole"
 		}
 	}
 	if result.Outcome == Success {
