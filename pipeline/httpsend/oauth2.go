@@ -190,13 +190,14 @@ type rejection struct {
 	given  []string // tokens that came all the same
 }
 
-// misplaced says whether the endpoint may have missed the client's secret.
+// misplaced says whether the endpoint may have missed the client's secret. Some
+// say so with the status 200.
 func (r *rejection) misplaced() bool {
 	switch r.status {
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
 		return r.code == "" || r.code == "invalid_client" || r.code == "invalid_request"
 	}
-	return false
+	return r.code == "invalid_client"
 }
 
 // shown is the rejection as it may be shown.

@@ -186,6 +186,25 @@ func TestOAuth2Requests(t *testing.T) {
 	}
 }
 
+// Some endpoints say with 200 that they have missed the client's secret.
+func TestOAuth2InvalidClientAtAnyStatus(t *testing.T) {
+	t.Parallel()
+	e := pipelinetest.Receiver(t)
+	for _, status := range []int{200, 400, 401, 422, 500} {
+		i := pipelinetest.Receiver(t, pipelinetest.Answering(func(c *pipelinetest.Call) pipelinetest.Answer {
+			if strings.Contains(string(c.Body), "client_secret=s3cret") {
+				return pipelinetest.Answer{Body: []byte(`{"access_token":"x"}`)}
+			}
+			return answer(status, "invalid_client", "")
+		}))
+		s := authorizedSender(t, nil, httpsend.Target{URL: e.URL, Auth: credentials(t, i.URL)})
+		expectOutcomes(t, sendMany(t, s, 1), "map[success:1]")
+		if i.Count() != 2 {
+			t.Errorf("%d: it was asked %d times", status, i.Count())
+		}
+	}
+}
+
 // TestOAuth2PublicClient has a client without a secret: it names itself in the
 // body.
 func TestOAuth2PublicClient(t *testing.T) {
