@@ -178,7 +178,7 @@ func (e *endpoint) fetch(refresh string) (grant, *tokenError) {
 		err.text += "; with client_id and client_secret in the body: " + second.text
 		err.given = append(err.given, second.given...)
 	}
-	return grant{}, err.shown(e, refresh)
+	return got, err.shown(e, refresh)
 }
 
 // rejection is why a token endpoint gave no token, as it came.
@@ -311,7 +311,12 @@ func (e *endpoint) read(resp *http.Response, body []byte, r *rejection) (grant, 
 	case answer.TokenType != "" && !strings.EqualFold(answer.TokenType, "bearer"):
 		r.text += fmt.Sprintf(" with the token_type %q, expected bearer", answer.TokenType)
 	default:
-		return grant{token: answer.AccessToken, refresh: e.rotated(answer.RefreshToken), lifetime: lifetime(answer.ExpiresIn)}, nil
+		got := grant{token: answer.AccessToken, refresh: e.rotated(answer.RefreshToken), lifetime: lifetime(answer.ExpiresIn)}
+		if got.lifetime == 0 || got.lifetime >= minLife {
+			return got, nil
+		}
+		r.text += fmt.Sprintf(" with a token that expires after %v", got.lifetime)
+		return grant{refresh: got.refresh}, r
 	}
 	return grant{}, r
 }

@@ -205,6 +205,25 @@ func TestOAuth2InvalidClientAtAnyStatus(t *testing.T) {
 	}
 }
 
+// Tokens that have expired when they come are no tokens: not one for each call,
+// and what is behind them is left alone.
+func TestOAuth2ShortLives(t *testing.T) {
+	t.Parallel()
+	e := pipelinetest.Receiver(t)
+	i := pipelinetest.Receiver(t, pipelinetest.Answering(func(*pipelinetest.Call) pipelinetest.Answer {
+		return pipelinetest.Answer{Body: []byte(`{"access_token":"x","refresh_token":"r3fresh-1","expires_in":0.5}`)}
+	}))
+	auth := credentials(t, i.URL)
+	auth.RefreshToken = reference(t, "${env:MILLRACE_SECRET_REFRESH}")
+	s := authorizedSender(t, nil, httpsend.Target{URL: e.URL, Auth: auth})
+	for range 100 {
+		expectOutcomes(t, sendMany(t, s, 1), "map[not_sent:1]")
+	}
+	if i.Count() > 4 || e.Count() > 0 { // one, unless this takes seconds
+		t.Errorf("%d fetches and %d calls", i.Count(), e.Count())
+	}
+}
+
 // TestOAuth2PublicClient has a client without a secret: it names itself in the
 // body.
 func TestOAuth2PublicClient(t *testing.T) {
@@ -366,6 +385,7 @@ func TestOAuth2BadEndpoints(t *testing.T) {
 		`it responded 400 Bad Request: invalid_grant: [secret]`:              says(400, `{"error":"invalid_grant","error_description":"s3cret"}`),
 		`it responded 400 Bad Request: a [secret] b`:                         says(400, `{"error":"a Y2xpZW50OnMzY3JldA b"}`),
 		`with the token_type "mac", expected bearer`:                         says(200, `{"access_token":"not-this-one","token_type":"mac"}`),
+		`it responded 200 OK with a token that expires after 1µs`:            says(200, `{"access_token":"not-this-one","expires_in":0.000001}`),
 		`with an access_token that holds control characters`:                 says(200, `{"access_token":"a\nb"}`),
 		`it responded 200 OK with "", expected JSON`: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header()["Content-Type"] = nil

@@ -53,7 +53,8 @@ type grant struct {
 }
 
 // asker asks the token endpoint; refresh is in the place of the definition's
-// refresh token where it is not empty. It returns within endpoint.timeout.
+// refresh token where it is not empty. It returns within endpoint.timeout. With
+// an error, another refresh token may come all the same.
 type asker func(refresh string) (grant, *tokenError)
 
 // tokenError says why there is no token, without secrets.
@@ -68,6 +69,7 @@ func (e *tokenError) Error() string { return e.text }
 // The times of tokens.
 const (
 	maxEarly  = 5 * time.Minute // a new token is fetched that long before the old one expires, or a fifth of its life
+	minLife   = time.Second     // a token with less is none: each call would fetch one
 	doubtTime = time.Minute     // how long a doubt lasts
 
 	// After a fetch that failed, and after one because a token was refused; twice
@@ -174,6 +176,9 @@ func (t *tokens) land(got grant, err *tokenError) {
 	close(t.flight)
 	t.flight = nil
 	now := time.Now()
+	if got.refresh != "" {
+		t.refresh = got.refresh
+	}
 	if err != nil {
 		t.failures++
 		t.err, t.again = err, now.Add(err.pause(t.failures))
@@ -181,9 +186,6 @@ func (t *tokens) land(got grant, err *tokenError) {
 		return
 	}
 	t.err, t.failures, t.again = nil, 0, time.Time{}
-	if got.refresh != "" {
-		t.refresh = got.refresh
-	}
 	t.token = &token{text: got.token}
 	if got.lifetime > 0 {
 		t.token.expires = now.Add(got.lifetime)

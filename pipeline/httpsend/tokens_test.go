@@ -222,6 +222,17 @@ func TestTokensAreNotRenewedTooOften(t *testing.T) {
 	})
 }
 
+// A fetch that brings no token may bring another refresh token: the one before is
+// used up then.
+func TestTokensKeepWhatAFailedFetchBrought(t *testing.T) {
+	t.Parallel()
+	tk := &tokens{flight: make(chan struct{})}
+	tk.land(grant{refresh: "r2"}, &tokenError{text: "no token"})
+	if tk.refresh != "r2" || tk.token != nil || tk.err == nil || tk.failures != 1 {
+		t.Errorf("refresh token %q, %v after %d failures", tk.refresh, tk.err, tk.failures)
+	}
+}
+
 func TestTokensGiveUpWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tk, f := &tokens{}, &fetches{}
