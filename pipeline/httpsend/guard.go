@@ -29,7 +29,7 @@ func newGuard(allow []string) (*guard, error) {
 
 func (g *guard) allow(entry string) error {
 	if p, err := netip.ParsePrefix(entry); err == nil {
-		g.prefixes = append(g.prefixes, p.Masked())
+		g.prefixes = append(g.prefixes, plainPrefix(p.Masked()))
 		return nil
 	}
 	if a, err := netip.ParseAddr(entry); err == nil {
@@ -104,6 +104,15 @@ func (g *guard) allowsAll() bool {
 // IPv6 form of an IPv4 address.
 func plainAddr(a netip.Addr) netip.Addr { return a.WithZone("").Unmap() }
 
+// plainPrefix does likewise for what holds such addresses alone.
+func plainPrefix(p netip.Prefix) netip.Prefix {
+	const mapped = 96 // bits before the IPv4 address
+	if p.Addr().Is4In6() && p.Bits() >= mapped {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+	}
+	return p
+}
+
 // kindOf names the kind of address that must not be called; "" is public.
 func kindOf(addr netip.Addr) string {
 	ranges := special6
@@ -144,13 +153,15 @@ type addressRange struct {
 	kind   string
 }
 
-// The ranges of the IANA special-purpose registries that are not public.
+// The ranges of the IANA special-purpose registries that are not public, and a
+// public address that is one of the host in a cloud.
 var (
 	special4 = []addressRange{
 		{netip.MustParsePrefix("0.0.0.0/8"), "an address of this host"},
 		{netip.MustParsePrefix("10.0.0.0/8"), "a private address"},
 		{netip.MustParsePrefix("100.64.0.0/10"), "a shared (carrier NAT) address"},
 		{netip.MustParsePrefix("127.0.0.0/8"), "a loopback address"},
+		{netip.MustParsePrefix("168.63.129.16/32"), "the address of Azure's host agent"},
 		{netip.MustParsePrefix("169.254.0.0/16"), "a link-local address"},
 		{netip.MustParsePrefix("172.16.0.0/12"), "a private address"},
 		{netip.MustParsePrefix("192.0.0.0/24"), "a protocol assignment"},

@@ -14,7 +14,7 @@ func TestGuard(t *testing.T) {
 	}
 	for kind, addrs := range map[string]string{
 		"": "8.8.8.8 1.1.1.1 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.1 " +
-			"169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 192.0.1.0 192.167.255.255 192.169.0.0 " +
+			"168.63.129.15 168.63.129.17 169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 192.0.1.0 192.167.255.255 192.169.0.0 " +
 			"198.17.255.255 198.20.0.0 223.255.255.255 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1 " +
 			"2001:200::1 2606:4700::1111 2a00:1450:4001::1 3ffe::1",
 		"this host":     "0.0.0.0 0.255.255.255 :: ::ffff:0.0.0.0 64:ff9b::0.0.0.0",
@@ -30,6 +30,7 @@ func TestGuard(t *testing.T) {
 		"multicast":     "224.0.0.1 239.255.255.255 ff02::1 ff0e::1",
 		"reserved":      "240.0.0.1 255.255.255.255",
 		"local NAT64":   "64:ff9b:1::1 64:ff9b:1::8.8.8.8",
+		"Azure's":       "168.63.129.16 ::ffff:168.63.129.16 64:ff9b::168.63.129.16 2002:a83f:8110::1",
 		"not a public":  "::2 ::8.8.8.8 100::1 64:ff9b:2::1 1fff::1 4000::1 5f00::1 fa00::1",
 	} {
 		for addr := range strings.FieldsSeq(addrs) {
@@ -46,14 +47,14 @@ func TestGuard(t *testing.T) {
 
 func TestGuardAllow(t *testing.T) {
 	t.Parallel()
-	g, err := newGuard([]string{"10.0.0.0/8", "192.168.1.9/24", "127.0.0.1", "fd00::/16", " ::ffff:172.16.0.1 ", "Internal.Example.", "host_1"})
+	g, err := newGuard([]string{"10.0.0.0/8", "192.168.1.9/24", "127.0.0.1", "fd00::/16", " ::ffff:172.16.0.1 ", "::ffff:172.17.9.9/112", "Internal.Example.", "host_1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for addr, open := range map[string]bool{
 		"10.9.8.7": true, "::ffff:10.9.8.7": true, "64:ff9b::10.9.8.7": true, "2002:a09:807::": true,
 		"192.168.1.255": true, "192.168.2.1": false, "127.0.0.1": true, "127.0.0.2": false,
-		"fd00::1": true, "fd01::1": false, "172.16.0.1": true, "172.16.0.2": false, "8.8.8.8": true,
+		"fd00::1": true, "fd01::1": false, "172.16.0.1": true, "172.16.0.2": false, "172.17.0.1": true, "::ffff:172.17.0.1": true, "172.18.0.1": false, "8.8.8.8": true,
 	} {
 		if err := g.check(netip.MustParseAddr(addr)); (err == nil) != open {
 			t.Errorf("%s: %v, open %v", addr, err, open)
