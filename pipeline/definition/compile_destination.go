@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/millrace-io/millrace/pipeline/expression"
+	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/mapping"
 	"github.com/millrace-io/millrace/pipeline/preset"
 	"github.com/millrace-io/millrace/pipeline/secret"
@@ -104,6 +105,10 @@ func (a *Auth) header() string {
 
 func (d *Destination) checkAuth(is *issues) {
 	switch d.Auth.Type {
+	case AuthBasic:
+		if err := httpsend.CheckUsername(d.Auth.Username.Reference); err != nil {
+			is.add(at("auth", "username"), "%v", err)
+		}
 	case AuthHeader:
 		if name := d.Auth.header(); name == "Content-Type" || slices.Contains(ownHeaders(), name) {
 			is.add(at("auth", "name"), "found the header %s, which is not for a secret", name)

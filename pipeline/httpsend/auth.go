@@ -26,7 +26,7 @@ type Auth interface {
 // Bearer sends a token as it is.
 type Bearer struct{ Token secret.Reference }
 
-// Basic sends a user name and a password.
+// Basic sends a user name, which can't have a colon, and a password.
 type Basic struct{ Username, Password secret.Reference }
 
 // InHeader sends a key in a header of the destination's choice.
@@ -48,7 +48,22 @@ func (Bearer) apply(found []string, b *builder) {
 	b.add(authorization, "Bearer "+found[0])
 }
 
-func (Basic) check() error { return nil }
+var errColon = errors.New("a user name can't have a colon: what is behind it would count as the password")
+
+// CheckUsername says what is wrong with the user name of a Basic, as far as it is
+// written out.
+func CheckUsername(name secret.Reference) error {
+	text := name.String()
+	for _, placeholder := range name.Placeholders() {
+		text = strings.ReplaceAll(text, placeholder, "")
+	}
+	if strings.Contains(text, ":") {
+		return errColon
+	}
+	return nil
+}
+
+func (b Basic) check() error { return CheckUsername(b.Username) }
 
 func (Basic) header() string { return authorization }
 
@@ -57,6 +72,10 @@ func (b Basic) references() []secret.Reference {
 }
 
 func (Basic) apply(found []string, b *builder) {
+	if strings.Contains(found[0], ":") {
+		b.errs = append(b.errs, errColon)
+		return
+	}
 	pair := base64.StdEncoding.EncodeToString([]byte(found[0] + ":" + found[1]))
 	b.secrets = append(b.secrets, secret.New(found[1]), secret.New(strings.TrimRight(pair, "=")))
 	b.add(authorization, "Basic "+pair)

@@ -57,6 +57,19 @@ func TestSecretsWithoutReferenceAreHidden(t *testing.T) {
 	}
 }
 
+// A user name with a colon would be sent as another one (RFC 7617): nothing is.
+func TestBasicTakesNoColon(t *testing.T) {
+	t.Parallel()
+	c := client(t, httpsend.Options{Secrets: secrets(map[string]string{"USER": "pl4nted:b"})})
+	s := sender(t, c, httpsend.Target{URL: "https://x.example", Auth: httpsend.Basic{
+		Username: reference(t, "${env:MILLRACE_SECRET_USER}"), Password: reference(t, "c:d"),
+	}})
+	r := s.Send(t.Context(), httpsend.Call{ID: "1"})
+	if r.Outcome != httpsend.NotSent || r.Class != httpsend.ClassSecret || !strings.Contains(r.Err.Error(), "can't have a colon") || strings.Contains(r.Err.Error(), "pl4nted") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // Wherever max_response cuts an echo, no beginning of a secret is left over.
 func TestResponsesAreCutAroundSecrets(t *testing.T) {
 	t.Parallel()

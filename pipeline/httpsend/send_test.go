@@ -195,6 +195,7 @@ func TestTargetRefuses(t *testing.T) {
 		`is no header name`:                 {Headers: []httpsend.Header{{"a b", "x"}}},
 		`header "": is no header name`:      {Headers: []httpsend.Header{{"", "x"}}},
 		`header "X-Ä": is no header name`:   {Headers: []httpsend.Header{{"X-Ä", "x"}}},
+		`a user name can't have a colon`:    {Auth: httpsend.Basic{Username: reference(t, "${env:MILLRACE_SECRET_A}:b")}},
 		`holds control characters`:          {Headers: []httpsend.Header{{"X", "a\r\nHost: b"}}},
 		`header "X": parsing secret`:        {Headers: []httpsend.Header{{"X", "${x}"}}},
 		`auth sets it`:                      {Headers: []httpsend.Header{{"authorization", "x"}}, Auth: token},
