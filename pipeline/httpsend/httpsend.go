@@ -92,6 +92,11 @@ const (
 
 // New returns a Client. The error names every entry of Allow that is wrong, and
 // what is wrong with Proxy.
+//
+// What a server sends without having been asked, behind its response, net/http
+// quotes in the standard logger of package log, and nothing here can keep it from
+// that. It may be a secret that the server was sent: a program that sends some
+// should silence that logger, with log.SetOutput(io.Discard).
 func New(o Options) (*Client, error) {
 	g, wrongAllow := newGuard(o.Allow)
 	p, wrongProxy := newProxy(o.Proxy, o.DNS, cmp.Or(o.UserAgent, defaultUserAgent))
