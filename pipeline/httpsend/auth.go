@@ -21,6 +21,8 @@ type Auth interface {
 	// apply adds to a request what was found, in the order of references, and what
 	// a response must not echo.
 	apply(found []string, b *builder)
+	// show is the value of that header for people, with its secrets by name.
+	show() string
 }
 
 // Bearer sends a token as it is.
@@ -47,6 +49,8 @@ func (Bearer) apply(found []string, b *builder) {
 	b.secrets = append(b.secrets, secret.New(found[0]))
 	b.add(authorization, "Bearer "+found[0])
 }
+
+func (b Bearer) show() string { return "Bearer " + b.Token.Masked() }
 
 var errColon = errors.New("a user name can't have a colon: what is behind it would count as the password")
 
@@ -81,6 +85,10 @@ func (Basic) apply(found []string, b *builder) {
 	b.add(authorization, "Basic "+pair)
 }
 
+func (b Basic) show() string {
+	return "Basic base64(" + b.Username.Short() + ":" + b.Password.Masked() + ")"
+}
+
 func (InHeader) check() error { return nil }
 
 func (h InHeader) header() string { return h.Name }
@@ -92,6 +100,8 @@ func (h InHeader) apply(found []string, b *builder) {
 	name, _ := headerName(h.Name) // Target has checked it
 	b.add(name, found[0])
 }
+
+func (h InHeader) show() string { return h.Value.Masked() }
 
 // checkAuth checks how to authenticate, once the other headers are known.
 func (s *Sender) checkAuth() error {

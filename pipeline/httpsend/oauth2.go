@@ -78,6 +78,14 @@ func (o OAuth2) apply(found []string, b *builder) {
 	b.endpoint = e
 }
 
+func (o OAuth2) show() string {
+	with := o.ClientSecret
+	if o.RefreshToken.String() != "" {
+		with = o.RefreshToken
+	}
+	return "Bearer token(" + o.TokenURL + ", " + with.Masked() + ")"
+}
+
 // form is what each request for a token says, beside the credentials.
 func (o OAuth2) form() url.Values {
 	form := url.Values{"grant_type": {"client_credentials"}}

@@ -31,8 +31,11 @@ func (s *Sender) Preview(call Call) (Request, error) {
 			shown.header[h.name] = append(shown.header[h.name], showHeader(h.name, v))
 		}
 	}
-	for _, h := range append(showAuth(s.auth), showSigning(s.signing)...) {
-		shown.header[h.Name] = []string{h.Value}
+	if s.auth != nil && s.auth.header() != "" {
+		shown.header[s.auth.header()] = []string{s.auth.show()}
+	}
+	if keys := showSigning(s.signing); keys != "" {
+		shown.header[headerSignature] = []string{keys}
 	}
 	in, inBody := s.auth.(InProperty)
 	if inBody {
@@ -142,30 +145,6 @@ func showHeader(name string, v secret.Reference) string {
 	return v.Short()
 }
 
-// showAuth shows the headers that authentication sets.
-func showAuth(auth Auth) []Header {
-	switch a := auth.(type) {
-	case nil, InProperty:
-		return nil
-	case Bearer:
-		return []Header{{authorization, "Bearer " + a.Token.Masked()}}
-	case Basic:
-		return []Header{{authorization, "Basic base64(" + a.Username.Short() + ":" + a.Password.Masked() + ")"}}
-	case InHeader:
-		return []Header{{a.Name, a.Value.Masked()}}
-	case OAuth2:
-		with := a.ClientSecret
-		if a.RefreshToken.String() != "" {
-			with = a.RefreshToken
-		}
-		return []Header{{authorization, "Bearer token(" + a.TokenURL + ", " + with.Masked() + ")"}}
-	}
-	if name := auth.header(); name != "" {
-		return []Header{{name, secret.Mask}}
-	}
-	return nil
-}
-
 // shown is the property with the name of its secret.
 func (i InProperty) shown() *property {
 	text := i.Value.Masked()
@@ -174,13 +153,11 @@ func (i InProperty) shown() *property {
 	return p
 }
 
-func showSigning(s Signing) []Header {
+// showSigning is the value of webhook-signature; empty where calls are not signed.
+func showSigning(s Signing) string {
 	var keys []string
 	for _, ref := range s.references() {
 		keys = append(keys, "v1,hmac("+ref.Masked()+")")
 	}
-	if len(keys) == 0 {
-		return nil
-	}
-	return []Header{{headerSignature, strings.Join(keys, " ")}}
+	return strings.Join(keys, " ")
 }

@@ -46,6 +46,8 @@ func (i InProperty) apply(found []string, b *builder) {
 	b.property = newProperty(i.Name, found[0])
 }
 
+func (InProperty) show() string { return "" } // it stands in the body: see shown
+
 // property is a property to put into each call.
 type property struct {
 	name  string
