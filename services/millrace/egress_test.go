@@ -41,20 +41,22 @@ func serveTunnels(t *testing.T, username, password string) *tunnels {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		p.mu.Lock()
-		p.made = append(p.made, r.Host)
-		p.mu.Unlock()
 		here, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		_, _ = io.WriteString(here, "HTTP/1.1 200 Connection established\r\n\r\n")
+		p.mu.Lock() // before open.Wait: the server does not wait for who takes a connection over
+		defer p.mu.Unlock()
+		p.made = append(p.made, r.Host)
 		open.Go(func() { defer here.Close(); _, _ = io.Copy(here, there) })
 		open.Go(func() { defer there.Close(); _, _ = io.Copy(there, here) })
 	}))
 	t.Cleanup(func() {
 		p.Close()
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		open.Wait()
 	})
 	return p
