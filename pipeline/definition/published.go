@@ -31,16 +31,10 @@ var errNewerKeys = errors.New("the published keyset was written by a newer versi
 // one. A newer version's can't be read but is one.
 func parsePublished(value []byte) (*secret.PublicKeys, error) {
 	var p published
-	if value == nil || json.Unmarshal(value, &p) != nil {
-		return nil, nil
-	}
-	if p.Format > resourceFormat {
+	if json.Unmarshal(value, &p) == nil && p.Format > resourceFormat {
 		return nil, errNewerKeys
 	}
-	keys, err := secret.ReadPublicKeys(p.Keys)
-	if err != nil {
-		return nil, nil //nolint:nilerr // it is to be replaced
-	}
+	keys, _ := secret.ReadPublicKeys(p.Keys) // what can't be read is to be replaced
 	return keys, nil
 }
 
