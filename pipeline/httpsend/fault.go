@@ -42,6 +42,9 @@ func is[E error](err error) bool {
 
 // plainly is the text of an error, in plain words where net/http has none.
 func plainly(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time"
+	}
 	text := err.Error()
 	if strings.Contains(text, `malformed HTTP response "\x15\x03`) {
 		return "the server speaks TLS, so the URL would have to begin with https://: " + text

@@ -213,7 +213,6 @@ func (r *rejection) shown(e *endpoint, refresh string) *tokenError {
 	if r == nil {
 		return nil
 	}
-	place := url.URL{Scheme: e.url.Scheme, Host: e.url.Host, Path: e.url.Path}
 	secrets := append(slices.Clone(e.secrets), secret.New(refresh))
 	for _, token := range r.given {
 		secrets = append(secrets, secret.New(token))
@@ -225,9 +224,15 @@ func (r *rejection) shown(e *endpoint, refresh string) *tokenError {
 	}
 	refused := r.status >= 400 && r.status <= 499 && verdict(r.status) != Retry
 	return &tokenError{
-		text:    fmt.Sprintf("no token from %s: %s", place.String(), oneLine(text)),
+		text:    fmt.Sprintf("no token from %s: %s", e.place(), oneLine(text)),
 		refused: refused, after: r.after,
 	}
+}
+
+// place is where the endpoint is, without what may be a secret.
+func (e *endpoint) place() string {
+	u := url.URL{Scheme: e.url.Scheme, Host: e.url.Host, Path: e.url.Path}
+	return u.String()
 }
 
 // maxTokenAnswer is how much of an endpoint's answer is read.
@@ -236,7 +241,7 @@ const maxTokenAnswer = 64 << 10
 func (e *endpoint) post(ctx context.Context, refresh string, inBody bool) (grant, *rejection) {
 	resp, err := e.transport.RoundTrip(e.request(ctx, refresh, inBody))
 	if err != nil {
-		return grant{}, &rejection{text: fmt.Sprintf("%s: %v", classify(context.Background(), ctx, err), err)}
+		return grant{}, &rejection{text: fmt.Sprintf("%s: %s", classify(context.Background(), ctx, err), plainly(err))}
 	}
 	defer resp.Body.Close()
 	r := &rejection{status: resp.StatusCode, text: strings.TrimSpace(fmt.Sprintf("it responded %d %s", resp.StatusCode, http.StatusText(resp.StatusCode)))}
@@ -296,13 +301,16 @@ func (e *endpoint) read(resp *http.Response, body []byte, r *rejection) (grant, 
 		Error            string          `json:"error"`
 		ErrorDescription string          `json:"error_description"`
 	}
-	noJSON := json.Unmarshal(body, &answer) != nil
+	wrong := json.Unmarshal(body, &answer)
+	wrongType, _ := errors.AsType[*json.UnmarshalTypeError](wrong)
 	r.given = []string{answer.AccessToken, answer.RefreshToken}
 	succeeded := resp.StatusCode >= 200 && resp.StatusCode <= 299
 	switch {
-	case noJSON && !succeeded:
+	case wrong != nil && !succeeded:
 		r.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
-	case noJSON:
+	case wrongType != nil && wrongType.Field != "":
+		r.text += fmt.Sprintf(" with %s of the wrong type, expected text", wrongType.Field)
+	case wrong != nil:
 		r.text += fmt.Sprintf(" with %q, expected JSON", resp.Header.Get("Content-Type"))
 	case !succeeded || answer.Error != "":
 		r.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
@@ -448,6 +456,8 @@ func (s *Sender) token(caller, ctx context.Context, p *prepared, refused *token)
 		return t, nil
 	case caller.Err() != nil:
 		return nil, &Result{Outcome: Retry, Class: ClassCanceled, Err: errSlowToken}
+	case errors.Is(err, errSlowToken):
+		err = fmt.Errorf("no token from %s: %w", p.endpoint.place(), err)
 	}
 	return nil, &Result{Outcome: NotSent, Class: ClassToken, Err: err, RetryAfter: p.endpoint.wait(err)}
 }

@@ -81,7 +81,7 @@ const (
 
 var (
 	errRenewed    = errors.New("the destination refuses a token that was fetched just now because one was refused")
-	errSlowToken  = errors.New("the token endpoint has not answered in time")
+	errSlowToken  = errors.New("it has not answered in time")
 	errLateToken  = errors.New("a new token came, but too late for this call")
 	errShortToken = errors.New("the token that came has expired already")
 )

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -146,6 +147,9 @@ func (r *Resolver) read(path string) (string, error) {
 	}
 	defer root.Close()
 	info, err := root.Stat(path) // before Open, which would wait for the writer of a pipe
+	if wrong, ok := errors.AsType[*fs.PathError](err); ok {
+		err = wrong.Err // the path is known, and how it was looked for is nobody's business
+	}
 	if err != nil {
 		return "", err
 	}

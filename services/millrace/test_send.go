@@ -58,7 +58,11 @@ func (t *trial) printResult() error {
 	if r.Outcome == httpsend.Success {
 		return s.line(nil, cell{"Tested Successfully!", green}, plain(fmt.Sprintf("  %d %s in %s", r.Status, http.StatusText(r.Status), took)))
 	}
-	lines := [][]cell{{{"The test failed: ", red}, plain(oneLine(r.Err) + fmt.Sprintf(" (in %s)", took))}}
+	why := oneLine(r.Err)
+	if r.Latency > 0 { // else there was no call
+		why += fmt.Sprintf(" (in %s)", took)
+	}
+	lines := [][]cell{{{"The test failed: ", red}, plain(why)}}
 	if len(r.Response) > 0 {
 		lines = append(lines, []cell{{"Response: ", dim}, plain(string(r.Response))})
 	}
@@ -110,6 +114,6 @@ var lookAtClass = map[httpsend.Class]string{
 	httpsend.ClassSecret:   "the secrets: set the variables that are named, or give --secrets-dir; certificates and keys as the error says",
 	httpsend.ClassTooLarge: "limits.max_body of the destination",
 	httpsend.ClassInvalid:  "request.url and headers of the destination with the values of this event",
-	httpsend.ClassToken:    "auth of the destination: token_url, client_id, client_secret, refresh_token and scopes; no call was made",
+	httpsend.ClassToken:    "auth of the destination: token_url (which --egress-allow opens where its address is a private one), client_id, client_secret, refresh_token and scopes; no call was made",
 	httpsend.ClassCanceled: "nothing: it was cut short here, and the call may have arrived",
 }
