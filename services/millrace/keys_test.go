@@ -85,6 +85,22 @@ func TestKeysetThatEverybodyCanRead(t *testing.T) {
 	}
 }
 
+func TestSecretsDirThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{"": false, dir: false, file: true, filepath.Join(dir, "none"): true} {
+		var log logBuffer
+		(&sinkSettings{SecretsDir: path}).warnIfNotThere(slog.New(slog.NewTextHandler(&log, nil)))
+		if got := strings.Contains(log.String(), "is no directory that can be read"); got != want {
+			t.Errorf("%q: %s", path, &log)
+		}
+	}
+}
+
 func TestKeysetsThatDontFit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -296,6 +296,27 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// A signal ends a service that is about to start too, and that is no failure.
+func TestQuietly(t *testing.T) {
+	t.Parallel()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	other := errors.New("other")
+	for _, c := range []struct {
+		ctx       context.Context
+		err, want error
+	}{
+		{t.Context(), context.Canceled, context.Canceled},
+		{t.Context(), nil, nil},
+		{ended, fmt.Errorf("initializing: %w", context.Canceled), nil},
+		{ended, other, other},
+	} {
+		if got := quietly(c.ctx, c.err); !errors.Is(got, c.want) || (got == nil) != (c.want == nil) {
+			t.Errorf("of %v it leaves %v", c.err, got)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	if r := commandLine(t, "", "--version").must(t); r.out != version+"\n" {

@@ -6,6 +6,7 @@ import (
 	"io"
 	stdlog "log"
 	"log/slog"
+	"os"
 
 	"golang.org/x/sync/errgroup"
 
@@ -64,6 +65,17 @@ func (s *sinkSettings) client(ring *secret.Keyring, onFetch func(result string))
 		return nil, &codeError{exitUsage, err}
 	}
 	return client, nil
+}
+
+// warnIfNotThere says that the directory of secrets is missing. It may come: it is
+// looked for anew each time.
+func (s *sinkSettings) warnIfNotThere(log *slog.Logger) {
+	if s.SecretsDir == "" {
+		return
+	}
+	if info, err := os.Stat(s.SecretsDir); err != nil || !info.IsDir() {
+		log.Warn("--secrets-dir is no directory that can be read; deliveries that need a secret from it wait", "dir", s.SecretsDir)
+	}
 }
 
 type filterCmd struct {
@@ -274,6 +286,7 @@ func (s *service) sink(settings *sinkSettings, lanes []string) error {
 		Ready: s.health.SetReady,
 	}
 	s.group.Go(func() error { return sink.Run(s.ctx, cfg) })
+	settings.warnIfNotThere(s.log)
 	if ring != nil {
 		settings.warnIfOpen(s.log)
 		s.health.SetReady("keyset", telemetry.ErrStarting)
