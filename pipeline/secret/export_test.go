@@ -1,5 +1,7 @@
 package secret
 
+import "bytes"
+
 // Forge is a sealed secret with the marks of another place and a checksum that
 // fits, around the same ciphertext.
 func Forge(placeholder string, at Place) string {
@@ -12,4 +14,25 @@ func Forge(placeholder string, at Place) string {
 		panic(err)
 	}
 	return part{sealed, newSeal(at, s.ciphertext).String()}.String()
+}
+
+// Unescaped is a text as secrets are looked for in it.
+func Unescaped(s string) string {
+	text := []byte(s)
+	if u, escaped := unescape(text); escaped {
+		text = u.text
+	}
+	for i, c := range text {
+		text[i] = alike[c]
+	}
+	return string(text)
+}
+
+// EndsInBackslash says whether a text does so without its escapes.
+func EndsInBackslash(s string) bool {
+	var u unescaped
+	for i, c := range []byte(s) {
+		u.push(c, i)
+	}
+	return bytes.HasSuffix(u.text, []byte(`\`))
 }

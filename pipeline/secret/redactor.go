@@ -1,83 +1,67 @@
 package secret
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/base64"
-	"encoding/json"
-	"html"
 	"net/url"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
 // Redactor replaces known secrets by Mask in texts that others wrote: responses
 // that echo a request, errors that quote it. It knows each secret as it is and
-// as it looks in a URL, in JSON, in HTML, quoted by Go, and in base64. It is
-// safe for concurrent use.
+// with its characters escaped as in a URL, in JSON, in HTML or by Go, whichever of
+// them, and if need be by one in the other; and in base64 and hexadecimal digits,
+// alone or within a text. What it takes is about linear in the text, whatever the
+// secret. It is safe for concurrent use.
 type Redactor struct {
-	replacer *strings.Replacer
-	forms    []string // what it replaces, longest first
+	// Made when it is needed first: most calls have nothing to redact. It is a
+	// function for the reason that Value has.
+	forms func() *forms
+}
+
+// forms is what a Redactor looks for.
+type forms struct {
+	*automaton
+	shortest int // of what is looked for in digits; 0: nothing is
 }
 
 // NewRedactor returns a Redactor for what is secret in the values.
 func NewRedactor(values ...Value) *Redactor {
-	var forms []string
-	for _, v := range values {
-		_, secrets := v.reveal()
-		for _, s := range secrets {
-			for _, piece := range pieces(s) {
-				forms = append(forms, formsOf(piece)...)
-			}
-		}
-	}
-	forms = slices.DeleteFunc(forms, func(s string) bool { return s == "" })
-	slices.SortFunc(forms, func(a, b string) int { // a replacer prefers what comes first
-		return cmp.Or(len(b)-len(a), strings.Compare(a, b))
-	})
-	forms = slices.Compact(forms)
-	pairs := make([]string, 0, 2*len(forms))
-	for _, f := range forms {
-		pairs = append(pairs, f, Mask)
-	}
-	return &Redactor{strings.NewReplacer(pairs...), forms}
+	values = slices.Clone(values)
+	return &Redactor{sync.OnceValue(func() *forms { return formsOf(values) })}
 }
 
 // Redact returns the text with every known secret replaced.
-func (r *Redactor) Redact(text string) string { return r.replacer.Replace(text) }
+func (r *Redactor) Redact(text string) string {
+	s := search{forms: r.forms()}
+	s.look(text)
+	return s.masked(text)
+}
 
 // RedactCut is Redact for a text whose end was cut off: an end that may be the
-// beginning of a secret is left out too. That is done first, lest a piece of the
-// secret be replaced within it and the rest be left; and again, since what is
-// left may end within another one. Errors quote what was cut off, so a quotation
-// mark at the end does not count.
+// beginning of a secret is left out too, even if a piece of the secret in it could
+// be replaced; and again, since what is left may end within another one. Errors
+// quote what was cut off, so a quotation mark at the end does not count.
 func (r *Redactor) RedactCut(text string) string {
-	text, quoted := strings.CutSuffix(text, `"`)
-	for n := r.begun(text); n > 0; n = r.begun(text) {
-		text = text[:len(text)-n]
+	s := r.search(text)
+	end := s.uncut()
+	if inside, quoted := strings.CutSuffix(text, `"`); quoted && end == len(text) {
+		s = r.search(inside)
+		return s.masked(inside[:s.uncut()]) + `"`
 	}
-	if quoted {
-		text += `"`
-	}
-	return r.Redact(text)
+	return s.masked(text[:end])
 }
 
-// begun is how long the longest end of the text is with which a secret begins.
-func (r *Redactor) begun(text string) (longest int) {
-	for _, f := range r.forms {
-		for n := min(len(f)-1, len(text)); n > longest; n-- {
-			if strings.HasSuffix(text, f[:n]) {
-				longest = n
-			}
-		}
+func (r *Redactor) search(cut string) *search {
+	s := &search{forms: r.forms(), begins: make([]int, len(cut)+1)}
+	for i := range s.begins {
+		s.begins[i] = i
 	}
-	return longest
+	s.look(cut)
+	return s
 }
-
-var percentHex = regexp.MustCompile(`%[0-9A-F]{2}`)
 
 // telling is how long a piece of a secret has to be for it to be no common word.
 const telling = 8
@@ -133,27 +117,46 @@ func plain(s string) []string {
 	return all
 }
 
-// formsOf returns how others may write a secret.
-func formsOf(s string) []string {
-	query, path := url.QueryEscape(s), url.PathEscape(s)
-	return []string{
-		s,
-		query, percentHex.ReplaceAllStringFunc(query, strings.ToLower),
-		path, percentHex.ReplaceAllStringFunc(path, strings.ToLower),
-		inJSON(s, true), inJSON(s, false),
-		unquote(strconv.Quote(s)),
-		html.EscapeString(s),
-		base64.RawStdEncoding.EncodeToString([]byte(s)),
-		base64.RawURLEncoding.EncodeToString([]byte(s)),
+// formsOf returns what to look for.
+func formsOf(values []Value) *forms {
+	f := &forms{automaton: newAutomaton()}
+	for _, v := range values {
+		_, secrets := v.reveal()
+		for _, s := range secrets {
+			for _, piece := range pieces(s) {
+				f.addPiece(piece)
+			}
+		}
+	}
+	f.finish()
+	return f
+}
+
+func (f *forms) addPiece(s string) {
+	f.addText(s)
+	f.addText(string([]rune(s))) // as JSON has it where it is not valid UTF-8
+	for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		if len(s) < blind {
+			f.add(e.EncodeToString([]byte(s)), true)
+			continue
+		}
+		// Its first bytes, of which there are too few to look for them blindly.
+		f.add(e.EncodeToString([]byte(s[:blindBegun])), false)
 	}
 }
 
-func inJSON(s string, escapeHTML bool) string {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(escapeHTML)
-	_ = e.Encode(s) // a string can't fail
-	return unquote(strings.TrimSuffix(b.String(), "\n"))
+func (f *forms) addText(s string) {
+	all := []string{s}
+	// A second backslash may keep what is around the first from being an escape.
+	for _, text := range []string{s, strings.ReplaceAll(s, `\`, `\\`)} {
+		if u, escaped := unescape([]byte(text)); escaped {
+			all = append(all, string(u.text))
+		}
+	}
+	for _, text := range all {
+		f.add(text, true)
+		if len(text) >= blind && (f.shortest == 0 || len(text) < f.shortest) {
+			f.shortest = len(text)
+		}
+	}
 }
-
-func unquote(s string) string { return s[1 : len(s)-1] }
