@@ -35,10 +35,7 @@ func (InProperty) header() string { return "" }
 func (i InProperty) references() []secret.Reference { return []secret.Reference{i.Value} }
 
 func (i InProperty) apply(found []string, b *builder) {
-	// An echo of what was sent may escape it once more. What a URL's escapes stand
-	// for, the redactor knows.
-	inJSON := string(bytes.Trim(asJSON(found[0]), `"`))
-	b.secrets = append(b.secrets, secret.New(inJSON), secret.New(url.QueryEscape(found[0])))
+	b.secrets = append(b.secrets, secret.New(found[0]))
 	if !utf8.ValidString(found[0]) {
 		b.errs = append(b.errs, fmt.Errorf("property %q: its secret is not valid UTF-8", i.Name))
 		return

@@ -1,6 +1,7 @@
 package httpsend_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 )
@@ -88,6 +90,53 @@ func TestResponsesAreCutAroundSecrets(t *testing.T) {
 		r := s.Send(t.Context(), httpsend.Call{Body: []byte("{}")})
 		if got := string(r.Response); !strings.HasPrefix("token Bearer [secret]", got) || r.Class != httpsend.ClassMaxResponse {
 			t.Errorf("max_response %d: %q, %+v", most, got, r)
+		}
+	}
+}
+
+// A destination that answers with what may be the beginning of a long secret, over
+// and over, does not make a call longer than its timeout.
+func TestRedactionIsQuick(t *testing.T) {
+	t.Parallel()
+	const size = 128 << 10
+	e := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, strings.Repeat("e", 2*size))
+	}))
+	t.Cleanup(e.Close)
+	token := "eyJhbGciOiJSUzI1NiJ9." + strings.Repeat("Ab3-_", 12<<10)
+	c := client(t, httpsend.Options{Allow: local, Secrets: secrets(map[string]string{"TOKEN": token})})
+	const timeout = 20 * time.Second
+	s := sender(t, c, httpsend.Target{
+		URL: e.URL, MaxResponse: size, Timeout: timeout, Auth: httpsend.Bearer{Token: reference(t, "${env:MILLRACE_SECRET_TOKEN}")},
+	})
+	r := s.Send(t.Context(), httpsend.Call{Body: []byte("{}")})
+	if r.Class != httpsend.ClassMaxResponse || r.Latency > timeout {
+		t.Errorf("after %v: %+v", r.Latency, r)
+	}
+}
+
+// A key that was put into a body or a query is found however it comes back.
+func TestPropertiesAreHidden(t *testing.T) {
+	t.Parallel()
+	const key = `pl4/"<é>+& x`
+	e := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = fmt.Fprintf(w, "%s %q %x\n", body, body, body)
+		_, _ = io.WriteString(w, r.URL.RawQuery+base64.StdEncoding.EncodeToString([]byte("?"+r.URL.RawQuery)))
+	}))
+	t.Cleanup(e.Close)
+	for _, method := range []string{http.MethodPost, http.MethodGet} {
+		s := sender(t, client(t, httpsend.Options{Allow: local}), httpsend.Target{URL: e.URL, Method: method, Auth: httpsend.InProperty{Name: "k", Value: reference(t, key)}})
+		call := httpsend.Call{Body: []byte("{}")}
+		if method == http.MethodGet {
+			call = httpsend.Call{}
+		}
+		r := s.Send(t.Context(), call)
+		text := string(r.Response)
+		if !strings.Contains(text, "[secret]") || strings.Contains(text, "pl4") || strings.Contains(text, "cGw0") || strings.Contains(text, "706c34") {
+			t.Errorf("%s: %s", method, text)
 		}
 	}
 }
