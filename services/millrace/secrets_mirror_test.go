@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf16"
 )
 
 // mirror is an HTTP server that tells what it is sent, and what else it knows of
@@ -160,6 +161,70 @@ var encoders = map[string]func(string) string{
 	"query-low": func(text string) string { return lowerHex(url.QueryEscape(text)) },
 	"path":      url.PathEscape,
 	"path-low":  func(text string) string { return lowerHex(url.PathEscape(text)) },
+
+	"php-json":     func(text string) string { return inUTF16(text, `"\/`, "", `\u%04x`) },
+	"php-html":     strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "'", "&#039;").Replace,
+	"python-json":  func(text string) string { return inUTF16(text, `"\`, "", `\u%04x`) },
+	"python-html":  strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "'", "&#x27;").Replace,
+	"python-quote": func(text string) string { return percentBut(text, "-_.~/") },
+	"dotnet-json":  func(text string) string { return inUTF16(text, `\`, "\"&'+<>`", `\u%04X`) },
+	"js-uri":       func(text string) string { return percentBut(text, "-_.~!*'()") },
+	"json-twice":   func(text string) string { return inUTF16(inUTF16(text, `"\`, "", `\u%04x`), `"\/`, "", `\u%04x`) },
+	"html-of-json": func(text string) string { return html.EscapeString(inUTF16(text, `"\`, "", `\u%04x`)) },
+}
+
+// inUTF16 writes a text in JSON with a backslash before some characters, and with
+// others, and all that is not ASCII, in the given form.
+func inUTF16(text, backslashed, coded, format string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case strings.ContainsRune(backslashed, r):
+			b.WriteString(`\` + string(r))
+		case r < ' ', r > '~', strings.ContainsRune(coded, r):
+			for _, unit := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&b, format, unit)
+			}
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+var alphanumeric = regexp.MustCompile(`^[A-Za-z0-9]$`)
+
+// percentBut writes a text as a part of a URL; besides letters and digits, some
+// bytes stay.
+func percentBut(text, but string) string {
+	var b strings.Builder
+	for _, c := range []byte(text) {
+		if alphanumeric.Match([]byte{c}) || strings.IndexByte(but, c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// inAll writes a text in several ways.
+func inAll(text string, names ...string) string {
+	var all []string
+	for _, name := range names {
+		all = append(all, encoders[name](text))
+	}
+	return strings.Join(all, "\n")
+}
+
+// shifted writes each secret, and something around it, as base64, from each of the
+// places where a byte may begin.
+func shifted(held []string) string {
+	var b strings.Builder
+	for _, before := range []string{"", "x", "xy"} {
+		b.WriteString(oneByOne(held, func(s string) string { return encode(base64.StdEncoding)(before + s + `"}`) }))
+	}
+	return b.String()
 }
 
 // inner is what stands between quotation marks.
@@ -185,6 +250,16 @@ var echoes = map[string]func(told string, held []string) string{
 	"path-low":   func(told string, _ []string) string { return respond(400, encoders["path-low"](told)) },
 	"base64":     func(_ string, held []string) string { return respond(400, oneByOne(held, encode(base64.StdEncoding))) },
 	"base64-url": func(_ string, held []string) string { return respond(400, oneByOne(held, encode(base64.URLEncoding))) },
+	"php":        func(told string, _ []string) string { return respond(400, inAll(told, "php-json", "php-html")) },
+	"python": func(told string, _ []string) string {
+		return respond(400, inAll(told, "python-json", "python-html", "python-quote"))
+	},
+	"others": func(told string, _ []string) string {
+		return respond(400, inAll(told, "dotnet-json", "js-uri", "json-twice", "html-of-json"))
+	},
+	"digits": func(_ string, held []string) string {
+		return respond(400, shifted(held)+oneByOne(held, func(s string) string { return fmt.Sprintf("%x %[1]X", s) }))
+	},
 	"encoded": func(told string, _ []string) string {
 		return respond(400, fmt.Sprintf("%x", told), "Content-Encoding: x-hex")
 	},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"fmt"
 	"maps"
 	"net/url"
 	"os"
@@ -124,7 +125,11 @@ func marksOf(value string) (marks []string) {
 	whole := []byte(value)[:len(value)/3*3] // the rest depends on what comes behind
 	for _, e := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
 		marks = append(marks, e.EncodeToString(whole))
+		for _, before := range []string{"x", "xy"} { // nor are the first digits the secret's alone
+			marks = append(marks, e.EncodeToString([]byte(before + value)[:len(before+value)/3*3])[len(before)+1:])
+		}
 	}
+	marks = append(marks, fmt.Sprintf("%x", value), fmt.Sprintf("%X", value))
 	if plain, err := base64.StdEncoding.DecodeString(value); err == nil && utf8.Valid(plain) {
 		marks = append(marks, marksOf(string(plain))...)
 	}
