@@ -21,7 +21,8 @@ import (
 //
 // gobreaker counts and trips; how long it stays open is told here, since its
 // state can't be set, and a breaker that another sink had opened has to be
-// restored.
+// restored. The failures in a row are counted here too: those of gobreaker are
+// forgotten with its window.
 //
 // gobreaker tells of changes with its own lock held, so that lock comes before
 // mu: it is never asked with mu held.
@@ -34,6 +35,8 @@ type guard struct {
 	mu        sync.Mutex
 	gate      time.Time // no call before: the destination said so
 	openUntil time.Time // the breaker lets no call through before; zero: it is closed
+	row       int       // calls that failed, with no success between
+	period    int       // how often the breaker has opened or closed
 	probing   bool      // the probe is under way
 	offered   time.Time // when the delivery comes that is to be the probe
 	turned    turn      // what nobody has been told yet
@@ -88,8 +91,12 @@ func newGuard(def *definition.Destination, log *slog.Logger, metrics *telemetry.
 // minSample is how many calls it takes before their failure share counts.
 const minSample = 20
 
+// trips is called when a call has failed, with gobreaker locked.
 func (g *guard) trips(n gobreaker.Counts) bool {
-	if int(n.ConsecutiveFailures) >= g.def.Breaker.Failures {
+	g.mu.Lock()
+	row := g.row
+	g.mu.Unlock()
+	if row >= g.def.Breaker.Failures {
 		return true
 	}
 	done := n.TotalSuccesses + n.TotalFailures
@@ -117,7 +124,7 @@ func (g *guard) changed(_ string, _, to gobreaker.State) {
 func (g *guard) open(now time.Time) {
 	d := time.Duration(g.def.Breaker.Open)
 	g.openUntil = now.Add(d + time.Millisecond + rand.N(d/10+1))
-	g.show(true)
+	g.turns(true)
 }
 
 // staysOpen has an open breaker be open until then at least: the destination has
@@ -137,7 +144,7 @@ func (g *guard) restore(until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.openUntil = until
-	g.show(true)
+	g.turns(true)
 }
 
 // close closes a breaker that was restored.
@@ -145,7 +152,15 @@ func (g *guard) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.openUntil = time.Time{}
-	g.show(false)
+	g.turns(false)
+}
+
+// turns begins a period in which the breaker is open, or closed, with a new row.
+// Called with mu held.
+func (g *guard) turns(open bool) {
+	g.row = 0
+	g.period++
+	g.show(open)
 }
 
 // show counts the breaker in the metrics. Called with mu held.
@@ -198,7 +213,7 @@ func (g *guard) holds(now time.Time, others bool) bool {
 // which has to be done exactly once; or until when the call has to wait, zero if
 // nobody knows, and why.
 func (g *guard) allow(now time.Time) (done func(error) turn, until time.Time, why string) {
-	probe, until, why := g.enter(now)
+	probe, period, until, why := g.enter(now)
 	if why != "" {
 		return nil, until, why
 	}
@@ -208,24 +223,38 @@ func (g *guard) allow(now time.Time) (done func(error) turn, until time.Time, wh
 		return nil, time.Time{}, whyBreaker
 	}
 	return func(err error) turn {
+		g.count(period, err)
 		told(err)
 		return g.told(probe, err)
 	}, time.Time{}, ""
 }
 
-func (g *guard) enter(now time.Time) (probe bool, until time.Time, why string) {
+func (g *guard) enter(now time.Time) (probe bool, period int, until time.Time, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case now.Before(g.gate):
-		return false, g.gate, whyThrottled
+		return false, 0, g.gate, whyThrottled
 	case g.openUntil.IsZero():
-		return false, time.Time{}, ""
+		return false, g.period, time.Time{}, ""
 	case g.probing || now.Before(g.openUntil):
-		return false, time.Time{}, whyBreaker
+		return false, 0, time.Time{}, whyBreaker
 	}
 	g.probing = true
-	return true, time.Time{}, ""
+	return true, g.period, time.Time{}, ""
+}
+
+// count brings the row up to date. A failure counts in the period in which its
+// call began: those that hung until the destination was back say nothing of it.
+func (g *guard) count(period int, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case err == nil:
+		g.row = 0
+	case !errors.Is(err, errNeutral) && period == g.period:
+		g.row++
+	}
 }
 
 // leave takes back what enter has done.
@@ -247,7 +276,7 @@ func (g *guard) told(probe bool, err error) turn {
 		switch {
 		case err == nil:
 			g.openUntil, g.turned = time.Time{}, recovered
-			g.show(false)
+			g.turns(false)
 			g.log.Info("breaker closed", telemetry.KeyDestination, g.def.Name)
 		case !errors.Is(err, errNeutral):
 			g.open(time.Now())

@@ -141,6 +141,64 @@ func TestCallsAsLongAsTheWindowCount(t *testing.T) {
 	})
 }
 
+// TestARowHasNoWindow has a destination that is down and gets few calls, further
+// apart than the breaker's window: it opens all the same, and nothing dies while
+// the destination is down.
+func TestARowHasNoWindow(t *testing.T) {
+	t.Parallel()
+	for name, every := range map[string]time.Duration{"one delivery": 0, "one every ten minutes": 10 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+				log := &strings.Builder{}
+				h.Log = logTo(log)
+				w := h.works(1000)
+				h.answer("crm", always(failed(0, httpsend.ClassConnect, 0), time.Millisecond))
+				w.put("crm", 1)
+				for range 24 * 6 {
+					time.Sleep(10 * time.Minute)
+					if every > 0 {
+						w.put("crm", 1)
+					}
+				}
+				synctest.Wait()
+				if n := strings.Count(log.String(), "breaker opened"); n != 1 || len(w.when) > 0 {
+					t.Errorf("the breaker opened %d times, %d deliveries ended", n, len(w.when))
+				}
+				h.answer("crm", nil)
+				w.end()
+			})
+		})
+	}
+}
+
+// TestWhatHungIsInNoRow has calls that began before the destination was back and
+// fail after that.
+func TestWhatHungIsInNoRow(t *testing.T) {
+	test(t, hooked("crm", "limits: {concurrency: 5}\nbreaker: {failures: 3, open: 10s}\nretry: {attempts: 100}")+hooked("another", ""), func(t *testing.T, h *house) {
+		h.answer("crm", always(failed(0, httpsend.ClassTimeout, 0), 30*time.Second))
+		hung := h.backlog(t.Context(), "crm", 2)
+		synctest.Wait()
+		h.answer("crm", always(failed(500, "", 0), 0))
+		for range 3 {
+			h.one()
+		}
+		time.Sleep(11 * time.Second)
+		h.answer("crm", nil)
+		if got := h.one(); got.ending != pipeline.Delivered {
+			t.Fatalf("the probe became %+v", got)
+		}
+		for _, s := range hung {
+			h.became(s)
+		}
+		h.answer("crm", always(failed(500, "", 0), 0))
+		time.Sleep(time.Second) // it comes back slowly
+		h.one()
+		if d := h.runtimeOf("crm"); d.current.isOpen() {
+			t.Error("one failure after the destination was back opened the breaker")
+		}
+	})
+}
+
 func TestFailureShareTrips(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
