@@ -49,6 +49,7 @@ type destination struct {
 	restored bool      // it is open since another sink had opened it
 	returned time.Time // when it came back last
 	watch    *time.Timer
+	seek     time.Duration // after which it is looked again whether the probe has come
 }
 
 // revision is what follows from a destination's definition. A new one starts

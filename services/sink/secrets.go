@@ -73,6 +73,7 @@ func (d *destination) lacksNothing() {
 	defer d.mu.Unlock()
 	if d.current.lacking.CompareAndSwap(true, false) {
 		d.waiting.want(d.name, time.Now())
+		d.look()
 		d.resume()
 	}
 }

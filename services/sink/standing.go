@@ -202,14 +202,13 @@ func (d *destination) look() {
 	now := time.Now()
 	next := now
 	switch until, open := d.current.opensAt(); {
+	case open && d.barred() != "": // whoever lets it be called again looks again
 	case open && now.Before(until):
 		next = until
 	case open:
 		d.tell()
-		if d.current.lacksProbe(now) {
-			d.waiting.want(d.name, now)
-		}
-		next = now.Add(probeTime + time.Millisecond)
+		d.seekProbe(now)
+		next = now.Add(d.seek + time.Millisecond)
 	case d.pace.active():
 		if d.pace.next(now, d.current.isShut(now)) {
 			d.limit()
@@ -220,6 +219,18 @@ func (d *destination) look() {
 	if next.After(now) {
 		d.watch = time.AfterFunc(next.Sub(now), d.lookAgain)
 	}
+}
+
+// seekProbe has what waits gone over for a probe, if the one that was to come has
+// not. As long as none is found, less and less often: what waits may all be of a
+// webhook that can't be used, and each pass writes it again. Called with mu held.
+func (d *destination) seekProbe(now time.Time) {
+	if !d.current.lacksProbe(now) {
+		d.seek = probeTime
+		return
+	}
+	d.waiting.want(d.name, now)
+	d.seek = min(max(2*d.seek, probeTime), passEvery)
 }
 
 func (d *destination) lookAgain() {

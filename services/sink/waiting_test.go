@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/state"
 )
 
 // reader reads a waiting partition of n records, as its feed does, and writes
@@ -139,6 +140,50 @@ func TestUnusableWebhookWaitsInPeace(t *testing.T) {
 		h.newest()
 		w.end()
 	})
+}
+
+// TestNoProbeInSight has an open breaker and deliveries that wait of which none
+// may be the probe: they are left in peace, and go when they may.
+func TestNoProbeInSight(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ bar, unbar func(*house) }{
+		"paused": {
+			bar: func(h *house) {
+				h.someone("crm", func(s state.State) (state.State, bool) { s.Status = state.Paused; return s, true })
+			},
+			unbar: func(h *house) { h.someone("crm", resume) },
+		},
+		"its webhook can't be used": {
+			bar: func(h *house) {
+				h.live.publish(h.live.now.With([]pipeline.Record{{Key: []byte("Webhook/crm"), Value: []byte("{")}}, h.live.now.Offset+1))
+				h.newest()
+			},
+			unbar: func(h *house) { h.live.apply(h.t, hooked("crm", guarded)); h.newest() },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+				const n = 50
+				w := h.works(100_000)
+				h.answer("crm", always(failed(500, "", 0), 0))
+				w.put("crm", n)
+				time.Sleep(10 * time.Second)
+				c.bar(h)
+				before := w.logEnd(h.names.Waiting("default"))
+				time.Sleep(50 * time.Minute)
+				if got := w.logEnd(h.names.Waiting("default")) - before; got > 10*n {
+					t.Errorf("%d deliveries that wait were written %d times in 50 minutes", n, got)
+				}
+				h.answer("crm", nil)
+				start := time.Now()
+				c.unbar(h)
+				w.end()
+				if took := time.Since(start); took > 2*time.Minute {
+					t.Errorf("it took %v until they were sent", took)
+				}
+			})
+		})
+	}
 }
 
 // TestWaitsWhileItOpens has a delivery for which it was decided that it waits in
