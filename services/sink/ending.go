@@ -39,11 +39,21 @@ func (s *sink) later(c *call, v pipeline.Delivery, due time.Time, why string, ou
 	if c.webhook != nil && due.After(c.expiry()) {
 		due = c.expiry()
 	}
-	v.Due = due
+	v.Due = wholeMilli(due)
 	topic, key, tier := route(s.names, &v, time.Now())
 	s.Metrics.DeliveriesDelayed.Add(1, tier, why)
 	c.putOff(due, tier, why)
 	out.Send(record(topic, key, c, &v))
+}
+
+// wholeMilli is a time in whole milliseconds, which is all that an envelope has,
+// not before t: the gate or the breaker that opens at t would turn away what comes
+// a moment earlier.
+func wholeMilli(t time.Time) time.Time {
+	if over := t.Nanosecond() % int(time.Millisecond); over > 0 {
+		return t.Add(time.Millisecond - time.Duration(over))
+	}
+	return t
 }
 
 // forward hands a delivery to the lane that its destination is on by the

@@ -48,7 +48,7 @@ func TestBreaker(t *testing.T) {
 		if until, open := h.destination("crm").revision().opensAt(); !open || time.Until(until) < 30*time.Second || time.Until(until) > 34*time.Second {
 			t.Fatalf("the breaker is open: %v, until %v", open, until)
 		}
-		if !third.again.Due.Equal(h.opensAt("crm").Truncate(time.Millisecond)) || third.again.Attempts != 1 {
+		if !third.again.Due.Equal(wholeMilli(h.opensAt("crm"))) || third.again.Attempts != 1 {
 			t.Fatalf("the one that opened it comes back as %+v, expected that it is the probe", third.again)
 		}
 		for range 100 {
@@ -63,7 +63,7 @@ func TestBreaker(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		first := h.opensAt("crm")
 		got := h.one()
-		if !got.called() || got.again == nil || got.again.Attempts != 0 || !got.again.Due.Equal(h.opensAt("crm").Truncate(time.Millisecond)) {
+		if !got.called() || got.again == nil || got.again.Attempts != 0 || !got.again.Due.Equal(wholeMilli(h.opensAt("crm"))) {
 			t.Fatalf("the probe became %+v", got)
 		}
 		if again := h.opensAt("crm"); again.Sub(first) < 30*time.Second {
@@ -98,6 +98,37 @@ func TestAskedToWaitWhileOpen(t *testing.T) {
 			t.Errorf("before its time, one became %+v", got)
 		}
 	})
+}
+
+// TestTheProbeIsOnTime has a probe come when the breaker's time is over, and not
+// only after it was turned away once; and a delivery when the gate opens.
+func TestTheProbeIsOnTime(t *testing.T) {
+	t.Parallel()
+	const odd = 1234567 * time.Nanosecond
+	for name, c := range map[string]struct {
+		answer httpsend.Result
+		n      int // deliveries
+		until  func(*house) time.Time
+	}{
+		"breaker": {failed(500, "", 0), 3, func(h *house) time.Time { return h.opensAt("crm") }},
+		"gate":    {failed(429, "", 10500*time.Millisecond), 1, func(h *house) time.Time { return h.runtimeOf("crm").current.gate }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+				w := h.works(100)
+				h.answer("crm", always(c.answer, odd))
+				w.put("crm", c.n)
+				time.Sleep(time.Second)
+				until := c.until(h)
+				calls := make(chan time.Time, 100)
+				h.answer("crm", func(httpsend.Call) httpsend.Result { calls <- time.Now(); return ok() })
+				if late := (<-calls).Sub(until); late < 0 || late > lateness {
+					t.Errorf("it came after %v", late)
+				}
+				w.end()
+			})
+		})
+	}
 }
 
 // TestOnlyOneProbe has many deliveries ready when the breaker may be probed.
