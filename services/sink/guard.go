@@ -147,14 +147,6 @@ func (g *guard) restore(until time.Time) {
 	g.turns(true)
 }
 
-// close closes a breaker that was restored.
-func (g *guard) close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.openUntil = time.Time{}
-	g.turns(false)
-}
-
 // turns begins a period in which the breaker is open, or closed, with a new row.
 // Called with mu held.
 func (g *guard) turns(open bool) {

@@ -105,12 +105,14 @@ func (d *destination) ended(a *attempt, now time.Time, verdict error, t turn) {
 	if a.rev != d.current {
 		t = steady // the breaker of an older definition
 	}
-	switch t {
-	case opened:
+	switch {
+	case t == opened:
 		d.opened(now, a.call.quiet())
-	case recovered:
+	case t == recovered:
 		d.comesBack(now)
 		d.save(closeBreaker(now))
+	case verdict == nil && d.leftOpen(now):
+		d.save(closeLeftOpen(now))
 	}
 	d.mu.Unlock()
 	if t == opened {
@@ -140,6 +142,25 @@ func closeBreaker(now time.Time) state.Change {
 		open := !s.OpenUntil.IsZero()
 		s.OpenUntil, s.Instance, s.Back = time.Time{}, "", now
 		return s, open
+	}
+}
+
+// leftOpen says whether what is written of the breaker is that of a sink which is
+// gone, or has nothing to send: its time is over, and ours is closed. Called with
+// mu held.
+func (d *destination) leftOpen(now time.Time) bool {
+	until := d.status.OpenUntil
+	return !until.IsZero() && until.Before(now) && d.unsaved == 0 && !d.current.isOpen()
+}
+
+// closeLeftOpen is for a destination that answers: it need not come back.
+func closeLeftOpen(now time.Time) state.Change {
+	return func(s state.State) (state.State, bool) {
+		left := !s.OpenUntil.IsZero() && s.OpenUntil.Before(now)
+		if left {
+			s.OpenUntil, s.Instance = time.Time{}, ""
+		}
+		return s, left
 	}
 }
 
@@ -205,6 +226,9 @@ func (d *destination) look() {
 	case open && d.barred() != "": // whoever lets it be called again looks again
 	case open && now.Before(until):
 		next = until
+	case open && d.closedElsewhere(now):
+		d.anew(d.status.Back)
+		return
 	case open:
 		d.tell()
 		d.seekProbe(now)
@@ -231,6 +255,13 @@ func (d *destination) seekProbe(now time.Time) {
 	}
 	d.waiting.want(d.name, now)
 	d.seek = min(max(2*d.seek, probeTime), passEvery)
+}
+
+// closedElsewhere says whether our breaker is open only since we have nothing to
+// send: its probe has not come, and another sink has closed it. Called with mu
+// held.
+func (d *destination) closedElsewhere(now time.Time) bool {
+	return d.status.OpenUntil.IsZero() && d.unsaved == 0 && d.current.lacksProbe(now)
 }
 
 func (d *destination) lookAgain() {
@@ -300,21 +331,29 @@ func (d *destination) follow(s state.State) {
 	case !was.Callable() && s.Callable():
 		d.resumed(s)
 	case d.restored && s.OpenUntil.IsZero(): // the other sink goes on with it
-		d.current.close()
-		d.comesBack(s.Back)
+		d.anew(s.Back)
+	case !was.OpenUntil.IsZero() && s.OpenUntil.IsZero():
+		d.look()
 	}
 	d.mu.Unlock()
 	d.sweep()
 }
 
-// resumed begins anew: with the gate open, the breaker closed, and slowly.
-// Called with mu held.
+// resumed lets calls be made again that somebody had stopped. Called with mu held.
 func (d *destination) resumed(s state.State) {
-	d.current.retire()
-	d.current = &revision{guard: newGuard(d.current.def, d.Log, d.Metrics), def: d.current.def, sender: d.current.sender}
 	d.before = max(d.before, s.Rate*d.share)
 	d.Log.Info("destination resumed", telemetry.KeyDestination, d.name, "by", s.By)
-	d.comesBack(s.Back)
+	d.anew(s.Back)
+}
+
+// anew begins with the gate open, the breaker closed, and slowly, for a
+// destination that was away until then. Called with mu held.
+func (d *destination) anew(back time.Time) {
+	d.current.retire()
+	was := d.current
+	d.current = &revision{guard: newGuard(was.def, d.Log, d.Metrics), def: was.def, sender: was.sender}
+	d.current.lacking.Store(was.lacking.Load())
+	d.comesBack(back)
 }
 
 // save has a change of the state written. Called with mu held.

@@ -328,6 +328,78 @@ func TestStateIsInherited(t *testing.T) {
 	})
 }
 
+// TestABreakerThatNobodyCloses has breakers that are open where nothing is sent
+// any more, while the destination answers.
+func TestABreakerThatNobodyCloses(t *testing.T) {
+	t.Parallel()
+	t.Run("of a sink that went", func(t *testing.T) {
+		test(t, hooked("crm", guarded+"\nlane: own"), func(t *testing.T, h *house) {
+			h.one()
+			h.someone("crm", func(s state.State) (state.State, bool) {
+				s.OpenUntil, s.Instance, s.Rate = time.Now().Add(30*time.Second).UTC(), "gone", 200
+				return s, true
+			})
+			for range 3 {
+				h.one()
+				if got := h.statusOf("crm"); got.OpenUntil.IsZero() {
+					t.Errorf("it is closed before its time: %+v", got)
+				}
+				time.Sleep(9 * time.Second)
+			}
+			time.Sleep(4 * time.Second)
+			h.one()
+			if got := h.statusOf("crm"); !got.OpenUntil.IsZero() || got.Instance != "" || !got.Back.IsZero() {
+				t.Errorf("after a call that succeeded it is %+v", got)
+			}
+			time.Sleep(time.Minute)
+			h.one()
+			if line := h.runtimeOf("crm").pace.line; line != 0 {
+				t.Errorf("after a minute without calls it begins at %v/s", line)
+			}
+		})
+	})
+	t.Run("of ours, whose partition went", func(t *testing.T) {
+		test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+			h.answer("crm", always(failed(500, "", 0), 0))
+			for range 3 {
+				h.one()
+			}
+			time.Sleep(34 * time.Second)
+			h.someone("crm", closeBreaker(time.Now())) // by whose probe succeeded
+			time.Sleep(probeTime + 2*time.Millisecond)
+			if d := h.runtimeOf("crm"); d.current.isOpen() || !d.pace.active() {
+				t.Errorf("it is open: %v, it comes back at %v/s", d.current.isOpen(), d.pace.line)
+			}
+			time.Sleep(24 * time.Hour)
+			h.answer("crm", nil)
+			for range 2 {
+				if got := h.one(); got.ending != pipeline.Delivered {
+					t.Errorf("when the partition is back, one became %+v", got)
+				}
+			}
+			if line := h.runtimeOf("crm").pace.line; line != 0 {
+				t.Errorf("a day later it begins at %v/s", line)
+			}
+		})
+	})
+	t.Run("of ours, and it fails", func(t *testing.T) {
+		test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+			h.answer("crm", always(failed(500, "", 0), 0))
+			for range 3 {
+				h.one()
+			}
+			h.statusOf("crm")
+			h.someone("crm", closeBreaker(time.Now())) // by one that gets through
+			for range 20 {
+				time.Sleep(time.Until(h.opensAt("crm")))
+				if got := h.one(); !got.called() {
+					t.Fatalf("the probe became %+v", got)
+				}
+			}
+		})
+	})
+}
+
 // TestTheRateBeforeIsKept has what must not be taken for the rate before: nothing
 // at all, since there were only probes.
 func TestTheRateBeforeIsKept(t *testing.T) {
