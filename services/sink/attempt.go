@@ -183,7 +183,8 @@ func (a *attempt) notSent() {
 
 // refused keeps the delivery, without using up an attempt. 401 and 403 may be
 // about this delivery alone, so the destination is paused when several of them
-// got one; by anything else at once.
+// got one; by anything else at once. How long this one backs off is no matter for
+// the others, so it takes none of their slots.
 func (a *attempt) refused() {
 	switch {
 	case a.Class == httpsend.ClassBlocked:
@@ -201,7 +202,7 @@ func (a *attempt) refused() {
 		a.stop(state.Paused, state.Refused, whyPaused)
 		return
 	}
-	a.again(a.call.delivery, a.nextSlot(time.Now().Add(backoff(a.rev.def.Retry, row))), whyRefused)
+	a.again(a.call.delivery, time.Now().Add(backoff(a.rev.def.Retry, row)), whyRefused)
 }
 
 // said says whether the definition says what the status means.

@@ -70,7 +70,7 @@ func TestOutcomes(t *testing.T) {
 		},
 		"refused": {
 			result: httpsend.Result{Status: 401, Outcome: httpsend.Pause, Err: errors.New("401")}, before: 1,
-			want: gone{attempts: []string{"2 pause"}}, used: 1, wait: time.Second, upTo: time.Second, verdict: silent,
+			want: gone{attempts: []string{"2 pause"}}, used: 1, upTo: time.Second, verdict: silent,
 		},
 		"blocked": {
 			result: httpsend.Result{Outcome: httpsend.Pause, Class: httpsend.ClassBlocked, Err: errors.New("private")},

@@ -92,6 +92,31 @@ func TestWhatPauses(t *testing.T) {
 	}
 }
 
+// TestOneIsRefusedForLong has one delivery refused again and again, so that it
+// backs off for hours: the others' slots are not behind its.
+func TestOneIsRefusedForLong(t *testing.T) {
+	test(t, hooked("crm", "limits: {rate: 100}")+hooked("another", ""), func(t *testing.T, h *house) {
+		h.answer("crm", always(answered(403, httpsend.Pause), 0))
+		v := h.delivery("crm")
+		for range 15 {
+			got := h.became(h.takes(t.Context(), h.slipOf(v)))
+			time.Sleep(time.Until(got.again.Due))
+		}
+		h.became(h.takes(t.Context(), h.slipOf(v))) // and is away, now
+		h.answer("crm", nil)
+		h.one()
+		for _, s := range h.backlog(t.Context(), "crm", 1000) {
+			if s.isSettled() {
+				if got := h.became(s); got.again != nil && time.Until(got.again.Due) > 30*time.Second {
+					t.Fatalf("of 1000 deliveries at 100/s, one is put off by %v", time.Until(got.again.Due))
+				}
+			}
+		}
+		synctest.Wait()
+		time.Sleep(time.Minute)
+	})
+}
+
 // TestOnlyResumeEndsAPause has a destination that was paused, and everything that
 // does not resume it.
 func TestOnlyResumeEndsAPause(t *testing.T) {
