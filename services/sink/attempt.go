@@ -36,6 +36,10 @@ func (d *destination) process(c *call) {
 	if !d.check(c, d.newest()) {
 		return
 	}
+	if d.destination(c.delivery.Destination) != d {
+		d.passOn(c)
+		return
+	}
 	rev, why := d.mayCall()
 	if why != "" {
 		d.wait(c, c.delivery, why, nil)
@@ -56,6 +60,17 @@ func (d *destination) process(c *call) {
 	a := &attempt{destination: d, call: c, rev: rev, start: now, probe: rev.isOpen()}
 	a.send(done)
 	a.settle()
+}
+
+// passOn hands over what was queued for a destination that was removed, while
+// another one got its name: it is the other one's to send.
+func (d *destination) passOn(c *call) {
+	d.entered(c)
+	again := *c
+	again.entered = false
+	if err := d.admit(&again); err != nil {
+		c.ticket.Release()
+	}
 }
 
 // plainly is what may be said of a panic. Those of the Go runtime quote nothing;

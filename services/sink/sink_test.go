@@ -214,6 +214,13 @@ func (f *fakeSender) Send(_ context.Context, c httpsend.Call) httpsend.Result {
 	return e(c)
 }
 
+// senderFunc makes calls, and lacks nothing.
+type senderFunc endpoint
+
+func (f senderFunc) Send(_ context.Context, c httpsend.Call) httpsend.Result { return f(c) }
+
+func (senderFunc) Ready() error { return nil }
+
 func (f *fakeSender) Ready() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

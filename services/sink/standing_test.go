@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/state"
 )
@@ -560,6 +561,36 @@ func TestTheNameOfARemovedDestination(t *testing.T) {
 			h.newest()
 			if n := h.runtimeOf("crm").unsaved; n != 0 {
 				t.Errorf("%d changes are not written", n)
+			}
+		})
+	})
+	t.Run("with calls in its queue", func(t *testing.T) {
+		test(t, hooked("crm", "limits: {concurrency: 1}\nplatform: first")+hooked("another", ""), func(t *testing.T, h *house) {
+			sentBy := map[string]int{}
+			h.newSender = func(def *definition.Destination) (sender, error) {
+				return senderFunc(func(httpsend.Call) httpsend.Result {
+					h.mu.Lock()
+					sentBy[def.Platform]++
+					h.mu.Unlock()
+					<-time.After(10 * time.Second)
+					return ok()
+				}), nil
+			}
+			slips := h.backlog(t.Context(), "crm", 5)
+			synctest.Wait()
+			defs := h.live.Snapshot()
+			h.live.publish(after(t, defs, hooked("another", ""), true))
+			removed := h.live.Snapshot()
+			h.live.publish(after(t, removed, hooked("crm", "limits: {concurrency: 1}\nplatform: second"), false))
+			h.learn(removed) // what is queued is looked at by then, under what came after
+			h.newest()
+			for _, s := range slips {
+				if got := h.became(s); got.ending != pipeline.Delivered {
+					t.Errorf("one became %+v", got)
+				}
+			}
+			if sentBy["first"] != 1 || sentBy["second"] != 4 {
+				t.Errorf("sent by %v", sentBy)
 			}
 		})
 	})
