@@ -36,7 +36,7 @@ type Change struct {
 	Op     Op
 	Key    Key
 	From   *Resource // what is in force; nil for Add
-	To     *Resource // what will be, still without revision and time; nil for Remove
+	To     *Resource // what will be, still without what Apply gives it; nil for Remove
 	Fields []Field   // for Modify: what differs
 }
 
@@ -95,6 +95,7 @@ func (p *Plan) want(d *Definition) Problems {
 		t.report(d.node.find([]string{"name"}).at, "%s belongs to %q, not to %q; with force it is taken over", d.Key, from.Owner, to.Owner)
 		return t.problems
 	default:
+		to.Created = from.Created
 		if fields := diff(from, to); len(fields) > 0 {
 			d.markWritten(fields)
 			p.base.Destinations[d.Name].hide(d.Key, fields)

@@ -21,6 +21,7 @@ type Resource struct {
 	Name     string          `json:"name"`
 	Owner    string          `json:"owner"`             // a set of files, the console, the API
 	Revision int64           `json:"revision"`          // grows with every change of any definition; never used twice
+	Created  int64           `json:"created,omitempty"` // revision at which there was none before; 0: not known
 	Author   string          `json:"author,omitempty"`  // who applied it
 	Time     time.Time       `json:"time"`              // when
 	Removed  bool            `json:"removed,omitempty"` // in the history: there is none any more

@@ -180,7 +180,10 @@ func (p *Plan) records(names pipeline.Names, next int64) ([]pipeline.Record, err
 			Revision: next + int64(i), Time: now, Removed: c.To == nil,
 		}
 		if c.To != nil {
-			r.Spec = c.To.Spec
+			r.Spec, r.Created = c.To.Spec, c.To.Created
+		}
+		if c.Op == Add && p.base.Broken[c.Key] == nil { // else there is one, which can't be read
+			r.Created = r.Revision
 		}
 		past, err := r.record(names.Changes())
 		if err != nil {

@@ -117,12 +117,22 @@ func TestApplyIsInForceAndInTheHistory(t *testing.T) {
 	if again.Offset != first.Offset {
 		t.Errorf("applying what is there already moved the offset from %d to %d", first.Offset, again.Offset)
 	}
-	last := h.apply(one+own, definition.Options{Prune: true})
-	if last.Webhooks["hook"] != nil || len(last.Resources) != 2 {
+	key := definition.Key{Kind: definition.KindDestination, Name: "two"}
+	came := first.Resources[key].Revision
+	changed := h.apply(one+strings.Replace(own, "lane", "platform: Two\nlane", 1)+hook, definition.Options{})
+	if now := changed.Resources[key]; first.Resources[key].Created != came || now.Created != came || now.Revision <= came {
+		t.Errorf("a destination came into being at %d, later it is %+v", came, now)
+	}
+	last := h.apply(one, definition.Options{Prune: true})
+	if last.Webhooks["hook"] != nil || len(last.Resources) != 1 {
 		t.Errorf("after pruning there are %v", last.Resources)
 	}
+	if now := h.apply(one+own, definition.Options{}).Resources[key]; now.Created != now.Revision || now.Created <= came {
+		t.Errorf("one that came after it is %+v", now)
+	}
 	if got, want := history(t, h.cfg), []string{
-		"Destination/one false", "Destination/two false", "Webhook/hook false", "Webhook/hook true",
+		"Destination/one false", "Destination/two false", "Webhook/hook false", "Destination/two false",
+		"Webhook/hook true", "Destination/two true", "Destination/two false",
 	}; !slices.Equal(got, want) {
 		t.Errorf("the history is %v, expected %v", got, want)
 	}

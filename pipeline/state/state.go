@@ -65,6 +65,15 @@ type State struct {
 // Callable says whether calls may be made, as far as the status goes.
 func (s State) Callable() bool { return s.Status != Paused && s.Status != Disabled }
 
+// Of is the state of a destination that came into being at a revision. One that
+// was written before that is another's, which had its name.
+func (s State) Of(created int64) State {
+	if s.Revision < created {
+		return (*Snapshot)(nil).State(s.Destination)
+	}
+	return s
+}
+
 // format is the version of a record that this binary writes.
 const format = 1
 

@@ -205,11 +205,11 @@ func (k *kafkaSettings) change(ctx context.Context, l *logSettings, std streams,
 		return was, asleep, err
 	}
 	defer w.Close()
-	revision := defs.Resources[definition.Key{Kind: definition.KindDestination, Name: name}].Revision
+	r := defs.Resources[definition.Key{Kind: definition.KindDestination, Name: name}]
 	_, err = w.Change(ctx, map[string]state.Change{name: func(s state.State) (state.State, bool) {
-		was = s
-		next, changed := change(s)
-		next.Revision = revision
+		was = s.Of(r.Created)
+		next, changed := change(was)
+		next.Revision = r.Revision
 		return next, changed
 	}})
 	if errors.Is(err, stream.ErrFenced) {

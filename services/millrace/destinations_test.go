@@ -44,6 +44,7 @@ func (h *house) setStates(states ...state.State) {
 	defer w.Close()
 	changes := map[string]state.Change{}
 	for _, s := range states {
+		s.Revision = 1 << 30 // whatever is in force is not newer
 		changes[s.Destination] = func(state.State) (state.State, bool) { return s, true }
 	}
 	if _, err := w.Change(h.t.Context(), changes); err != nil {
@@ -147,6 +148,14 @@ func TestDestinationsPauseAndResume(t *testing.T) {
 	if got := h.states()["mail"]; got.Status != "active" || got.RateBefore != 7 || !got.OpenUntil.IsZero() {
 		t.Errorf("what was disabled is %+v", got)
 	}
+	says("mail is paused", "pause", "mail", "--why", "it goes")
+	docs := strings.Split(threeDestinations, "---\n")
+	h.runWith(docs[0]+"---\n"+docs[2]+"---\n"+docs[3], "apply", "-", "--prune").must(t)
+	h.runWith(threeDestinations, "apply", "-").must(t)
+	if got := h.states()["mail"]; got.Status != "active" || got.RateBefore != 0 {
+		t.Errorf("one that was removed while it was paused, and added again, is %+v", got)
+	}
+	says("mail is neither paused nor disabled", "resume", "mail")
 	says("sleeping: there was nothing to resume; its definition says status: paused, which only `millrace apply` changes", "resume", "sleeping")
 	says("note: the definition of sleeping says status: paused too", "pause", "sleeping", "--why", "x")
 	says("sleeping is resumed, it was paused by "+author()+" since ", "resume", "sleeping")

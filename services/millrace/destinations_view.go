@@ -44,8 +44,12 @@ type standing struct {
 // standingOf puts together what definition and state say of a destination.
 func standingOf(defs *definition.Snapshot, s state.State, now time.Time) standing {
 	key := definition.Key{Kind: definition.KindDestination, Name: s.Destination}
+	res := defs.Resources[key]
+	if res != nil {
+		s = s.Of(res.Created)
+	}
 	r := standing{Name: s.Destination, Status: string(s.Status), RateBefore: s.Rate, Webhooks: webhooksTo(defs, s.Destination)}
-	if res, ok := defs.Resources[key]; ok {
+	if res != nil {
 		r.Revision, r.Owner = res.Revision, res.Owner
 	}
 	def := defs.Destinations[s.Destination]

@@ -21,7 +21,8 @@ import (
 // there; what a new definition changes is its revision.
 type destination struct {
 	*sink
-	name string
+	name    string
+	created int64 // revision at which its definition came into being; 0: not known
 
 	mu       sync.Mutex
 	gone     bool // its definition is
@@ -73,7 +74,7 @@ const firstLatency = 100 * time.Millisecond
 
 func newDestination(s *sink, name string, rev *revision, share float64) *destination {
 	d := &destination{
-		sink: s, name: name, current: rev, share: share,
+		sink: s, name: name, created: created(s.known.Load(), name), current: rev, share: share,
 		limiter: rate.NewLimiter(rate.Inf, 1), latency: firstLatency,
 	}
 	d.mu.Lock()

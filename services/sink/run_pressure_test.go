@@ -28,7 +28,12 @@ func (r *running) change(name string, c state.Change) {
 		r.t.Fatal(err)
 	}
 	defer w.Close()
-	if _, err := w.Change(r.t.Context(), map[string]state.Change{name: c}); err != nil {
+	_, err = w.Change(r.t.Context(), map[string]state.Change{name: func(s state.State) (state.State, bool) {
+		next, changed := c(s)
+		next.Revision = 1 << 30 // whatever is in force is not newer
+		return next, changed
+	}})
+	if err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -11,6 +11,7 @@ package sink
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -89,6 +90,7 @@ func (s *sink) serve(ctx context.Context, g *errgroup.Group, states *state.Live)
 		return endedBy(ctx, err)
 	}
 	defer writer.Close()
+	s.forgetOthers(s.newest(), states.Snapshot().All())
 	mover, err := stream.NewTracked(stream.TrackedConfig{
 		Config: cfg.Stream, Role: DelaysRole, Topics: delayTopics(s.names), Handler: &delays{s.names, cfg.Metrics, cfg.Tracer},
 		OnDeadLetter: deadDelivery, Observer: cfg.Observer(DelaysRole),
@@ -205,7 +207,7 @@ func (s *sink) learn(defs *definition.Snapshot) {
 	}
 	for name, d := range s.destinations {
 		switch def := defs.Destinations[name]; {
-		case def == nil:
+		case def == nil || created(defs, name) != d.created: // it is, or was, removed
 			d.retire()
 			delete(s.destinations, name)
 		case def != d.definition():
@@ -231,9 +233,15 @@ func (s *sink) review(defs *definition.Snapshot) {
 		if defs.Destinations[name] != def {
 			s.waiting.want(name, now)
 		}
-		key := definition.Key{Kind: definition.KindDestination, Name: name}
-		if defs.Destinations[name] == nil && defs.Broken[key] == nil {
-			s.states.add(name, change{Change: forget(known.Resources[key].Revision)})
+	}
+	for _, keys := range []iter.Seq[definition.Key]{maps.Keys(known.Resources), maps.Keys(known.Broken)} {
+		for key := range keys {
+			if key.Kind != definition.KindDestination {
+				continue
+			}
+			if upTo := lastOfOthers(defs, key.Name); upTo > lastOfOthers(known, key.Name) {
+				s.states.add(key.Name, change{Change: forget(upTo)})
+			}
 		}
 	}
 }

@@ -100,10 +100,13 @@ func after(t testing.TB, s *definition.Snapshot, text string, prune bool) *defin
 		t.Fatal(err)
 	}
 	var records []pipeline.Record
-	for _, c := range plan.Changes {
+	for i, c := range plan.Changes {
 		r := pipeline.Record{Key: []byte(c.Key.String())}
 		if c.To != nil {
 			var err error
+			if c.To.Revision = s.Offset + int64(i); c.From == nil && s.Broken[c.Key] == nil { // as definition.Store does
+				c.To.Created = c.To.Revision
+			}
 			if r.Value, err = json.Marshal(c.To); err != nil {
 				t.Fatal(err)
 			}
@@ -167,9 +170,19 @@ func (h *house) write(_ context.Context, all map[string]state.Change) error {
 	return nil
 }
 
+// had puts down what another sink wrote of a destination.
+func (h *house) had(s state.State) {
+	s.Revision = h.live.Snapshot().Resources[definition.Key{Kind: definition.KindDestination, Name: s.Destination}].Revision
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.written[s.Destination] = s
+}
+
 // someone changes the state of a destination elsewhere.
 func (h *house) someone(destination string, change state.Change) {
-	_ = h.write(h.t.Context(), map[string]state.Change{destination: change}) // can't fail
+	if s, ok := change(h.stateNow(destination)); ok {
+		h.had(s)
+	}
 	h.destination(destination).follow(h.stateNow(destination))
 }
 

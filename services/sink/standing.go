@@ -60,8 +60,8 @@ func (d *destination) mayCall() (rev *revision, why string) {
 // inherit takes over the state that there is before the first call. Called with
 // mu held.
 func (d *destination) inherit(s state.State) {
-	d.status = s
-	d.before = s.Rate * d.share
+	d.status = s.Of(d.created)
+	d.before = d.status.Rate * d.share
 }
 
 // adopt takes over what another sink knew that had the destination before: that
@@ -318,6 +318,7 @@ func (d *destination) pause(status state.Status, reason state.Reason, detail str
 
 // follow takes over the state that is written.
 func (d *destination) follow(s state.State) {
+	s = s.Of(d.created)
 	d.mu.Lock()
 	if d.unsaved > 0 || s == d.status {
 		d.mu.Unlock()
@@ -365,7 +366,7 @@ func (d *destination) save(c state.Change) {
 	revision := r.Revision
 	d.unsaved++
 	d.states.add(d.name, change{by: d, Change: func(now state.State) (state.State, bool) {
-		next, changed := c(now)
+		next, changed := c(now.Of(d.created))
 		next.Revision = max(next.Revision, revision)
 		return next, changed
 	}})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -304,7 +305,7 @@ func TestStateIsInherited(t *testing.T) {
 	t.Parallel()
 	t.Run("breaker", func(t *testing.T) {
 		test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
-			h.written["crm"] = state.State{Destination: "crm", Status: state.Active, OpenUntil: time.Now().Add(20 * time.Second), Rate: 200, Instance: "other"}
+			h.had(state.State{Destination: "crm", Status: state.Active, OpenUntil: time.Now().Add(20 * time.Second), Rate: 200, Instance: "other"})
 			if got := h.one(); got.called() || got.topic != h.names.Waiting("default") {
 				t.Fatalf("it became %+v", got)
 			}
@@ -319,7 +320,7 @@ func TestStateIsInherited(t *testing.T) {
 	})
 	t.Run("resumed", func(t *testing.T) {
 		test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
-			h.written["crm"] = state.State{Destination: "crm", Status: state.Active, By: "ada", Back: time.Now().Add(-time.Minute), Rate: 200}
+			h.had(state.State{Destination: "crm", Status: state.Active, By: "ada", Back: time.Now().Add(-time.Minute), Rate: 200})
 			h.answer("crm", always(ok(), 10*time.Millisecond))
 			start := time.Now()
 			for _, s := range h.backlog(t.Context(), "crm", 10) {
@@ -432,7 +433,7 @@ func TestTheRateBeforeIsKept(t *testing.T) {
 	for name, answer := range map[string]httpsend.Result{"probes fail": failed(500, "", 0), "it is gone": answered(410, httpsend.Disable)} {
 		t.Run(name, func(t *testing.T) {
 			test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
-				h.written["crm"] = state.State{Destination: "crm", Status: state.Active, OpenUntil: time.Now().Add(time.Second).UTC(), Rate: 200, Instance: "other"}
+				h.had(state.State{Destination: "crm", Status: state.Active, OpenUntil: time.Now().Add(time.Second).UTC(), Rate: 200, Instance: "other"})
 				h.answer("crm", always(answer, 0))
 				for range 5 {
 					h.one()
@@ -450,7 +451,7 @@ func TestTheRateBeforeIsKept(t *testing.T) {
 // middle of a slow start: it goes on from there, and is not over.
 func TestPatienceDuringSlowStart(t *testing.T) {
 	test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
-		h.written["crm"] = state.State{Destination: "crm", Status: state.Active, By: "ada", Back: time.Now(), Rate: 200}
+		h.had(state.State{Destination: "crm", Status: state.Active, By: "ada", Back: time.Now(), Rate: 200})
 		h.answer("crm", always(failed(429, "", time.Minute), 0))
 		h.one()
 		h.answer("crm", always(ok(), 10*time.Millisecond))
@@ -551,6 +552,81 @@ func TestTheNameOfARemovedDestination(t *testing.T) {
 			}
 		})
 	})
+	t.Run("removed and added again between two looks", func(t *testing.T) {
+		test(t, hooked("another", "")+hooked("crm", ""), func(t *testing.T, h *house) {
+			h.newest()
+			old := h.runtimeOf("crm")
+			h.someone("crm", func(s state.State) (state.State, bool) {
+				s.Status, s.By, s.Reason = state.Paused, "ada", state.Operator
+				return s, true
+			})
+			h.live.replace(t, hooked("another", ""))
+			h.live.apply(t, hooked("crm", "platform: another"))
+			if got := h.one(); got.ending != pipeline.Delivered {
+				t.Errorf("its first delivery became %+v", got)
+			}
+			if got := h.statusOf("crm"); got.Status != state.Active || h.runtimeOf("crm") == old || !old.gone {
+				t.Errorf("its state is %+v, it is the same: %v", got, h.runtimeOf("crm") == old)
+			}
+		})
+	})
+	t.Run("its breaker, written over the old one's pause", func(t *testing.T) {
+		test(t, hooked("another", "")+hooked("crm", guarded), func(t *testing.T, h *house) {
+			h.live.replace(t, hooked("another", ""))
+			h.written["crm"] = state.State{Destination: "crm", Status: state.Paused, By: "ada", Revision: 1}
+			h.live.apply(t, hooked("crm", guarded))
+			h.answer("crm", always(failed(500, "", 0), 0))
+			for range 3 {
+				h.one()
+			}
+			if got := h.statusOf("crm"); got.Status != state.Active || got.OpenUntil.IsZero() {
+				t.Errorf("its state is %+v", got)
+			}
+		})
+	})
+	t.Run("removed while no sink runs", func(t *testing.T) {
+		test(t, hooked("another", ""), func(t *testing.T, h *house) {
+			h.written["crm"] = state.State{Destination: "crm", Status: state.Paused, By: "ada", Reason: state.Operator, Revision: 1}
+			h.written["later"] = state.State{Destination: "later", Status: state.Paused, By: "ada", Revision: 100}
+			h.had(state.State{Destination: "another", Status: state.Paused, By: "ada"})
+			all := maps.Clone(h.written)
+			h.forgetOthers(h.newest(), maps.Values(all))
+			synctest.Wait()
+			delete(all, "crm")
+			if !maps.Equal(h.written, all) {
+				t.Errorf("there are %+v", h.written)
+			}
+		})
+	})
+	t.Run("can't be read, then removed", func(t *testing.T) {
+		test(t, hooked("another", "")+hooked("crm", ""), func(t *testing.T, h *house) {
+			h.had(state.State{Destination: "crm", Status: state.Paused, By: "ada"})
+			h.newest()
+			for _, value := range []string{"{", ""} {
+				r := pipeline.Record{Key: []byte("Destination/crm"), Value: []byte(value)}
+				if value == "" {
+					r.Value = nil
+				}
+				h.live.publish(h.live.now.With([]pipeline.Record{r}, h.live.now.Offset+1))
+				h.newest()
+				synctest.Wait()
+				if _, there := h.written["crm"]; there != (value != "") {
+					t.Errorf("after the record %q there is a state: %v", value, there)
+				}
+			}
+		})
+	})
+	t.Run("of a version that did not note when it came", func(t *testing.T) {
+		test(t, hooked("another", ""), func(t *testing.T, h *house) {
+			h.written["crm"] = state.State{Destination: "crm", Status: state.Paused, By: "ada", Reason: state.Operator}
+			v := []byte(`{"format":1,"kind":"Destination","name":"crm","owner":"test","revision":40,"spec":{"name":"crm","request":{"url":"https://crm.example"}}}`)
+			h.live.publish(h.live.now.With([]pipeline.Record{{Key: []byte("Destination/crm"), Value: v}}, 50))
+			h.live.apply(t, hooked("crm", "platform: mended"))
+			if got := h.one(); got.called() {
+				t.Errorf("it was paused, and one became %+v", got)
+			}
+		})
+	})
 	t.Run("added again at once", func(t *testing.T) {
 		test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
 			h.newest()
@@ -593,6 +669,13 @@ func TestTheNameOfARemovedDestination(t *testing.T) {
 				t.Errorf("sent by %v", sentBy)
 			}
 		})
+	})
+	t.Run("forgotten twice at once", func(t *testing.T) {
+		t.Parallel()
+		both := inTurn("crm", []change{{Change: forget(5)}, {Change: forget(6)}})
+		if got, changed := both(state.State{Destination: "crm", Status: state.Paused, Revision: 5}); got != (state.State{}) || !changed {
+			t.Errorf("written is %+v", got)
+		}
 	})
 	t.Run("forgotten and opened at once", func(t *testing.T) {
 		t.Parallel()

@@ -2,11 +2,13 @@ package sink
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
@@ -58,11 +60,11 @@ func inTurn(name string, list []change) state.Change {
 	return func(s state.State) (state.State, bool) {
 		changed := false
 		for _, c := range list {
+			now := s
 			if s == (state.State{}) { // it has just been forgotten
-				s = (*state.Snapshot)(nil).State(name)
+				now = (*state.Snapshot)(nil).State(name)
 			}
-			next, change := c.Change(s)
-			if change {
+			if next, change := c.Change(now); change {
 				s, changed = next, true
 			}
 		}
@@ -70,8 +72,38 @@ func inTurn(name string, list []change) state.Change {
 	}
 }
 
-// forget removes the state of a destination that was removed, last seen in a
-// revision: one that gets its name later is another.
+// created is the revision at which the destination of a name came into being; 0
+// if there is none, or nobody noted that.
+func created(defs *definition.Snapshot, name string) int64 {
+	if r := defs.Resources[definition.Key{Kind: definition.KindDestination, Name: name}]; r != nil {
+		return r.Created
+	}
+	return 0
+}
+
+// lastOfOthers is the last revision that belongs to destinations which had a name
+// before, and have been removed; -1 if nobody knows of any. One that this version
+// can't read may be the same as ever.
+func lastOfOthers(defs *definition.Snapshot, name string) int64 {
+	key := definition.Key{Kind: definition.KindDestination, Name: name}
+	if defs.Resources[key] != nil || defs.Broken[key] != nil {
+		return created(defs, name) - 1
+	}
+	return defs.Offset - 1
+}
+
+// forgetOthers forgets the states of destinations that were removed while no sink
+// ran.
+func (s *sink) forgetOthers(defs *definition.Snapshot, all iter.Seq[state.State]) {
+	for st := range all {
+		if upTo := lastOfOthers(defs, st.Destination); st.Revision <= upTo {
+			s.states.add(st.Destination, change{Change: forget(upTo)})
+		}
+	}
+}
+
+// forget removes the state of a destination that was removed, unless one that got
+// its name after a revision wrote it.
 func forget(revision int64) state.Change {
 	return func(now state.State) (state.State, bool) {
 		if now.Revision > revision || now == (*state.Snapshot)(nil).State(now.Destination) {
