@@ -43,7 +43,7 @@ type destination struct {
 	status   state.State // as it is, or will be when it is written
 	unsaved  int         // changes of it that are not written yet
 	answered meter
-	before   float64   // calls a second that it took before it failed or was paused
+	before   float64   // calls a second that it took, from all sinks, before it failed or was paused
 	pace     pace      // since it came back
 	called   time.Time // the last call that ended
 	adopted  time.Time // until when the breaker was open that we took over last, or opened
@@ -196,7 +196,6 @@ func (d *destination) setShare(share float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.pace.scale(share / d.share)
-	d.before *= share / d.share
 	d.share = share
 	d.limit()
 	d.emptyAt(time.Now())

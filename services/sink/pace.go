@@ -129,24 +129,26 @@ const paceFar = 2 * time.Minute
 
 // meter measures how many calls a second a destination answers: the most there
 // were, over five seconds, within the last minute. It is looked at when the
-// destination fails, which may be known only after a while.
+// destination fails, which may be known only after a while. A call counts for
+// those of other sinks too, by the share that is ours when it is made: a minute
+// later that may be another.
 type meter struct {
 	seconds [64]struct {
 		at int64
-		n  int
+		n  float64
 	}
 }
 
-func (m *meter) add(now time.Time) {
+func (m *meter) add(now time.Time, n float64) {
 	at := now.Unix()
 	s := &m.seconds[at%int64(len(m.seconds))]
 	if s.at != at {
 		s.at, s.n = at, 0
 	}
-	s.n++
+	s.n += n
 }
 
-func (m *meter) in(at int64) int {
+func (m *meter) in(at int64) float64 {
 	if s := m.seconds[at%int64(len(m.seconds))]; s.at == at {
 		return s.n
 	}
@@ -155,7 +157,7 @@ func (m *meter) in(at int64) int {
 
 func (m *meter) rate(now time.Time) float64 {
 	const span, back = 5, 60
-	most, sum, last := 0, 0, now.Unix()
+	most, sum, last := 0.0, 0.0, now.Unix()
 	for at := last - back; at <= last; at++ {
 		sum += m.in(at)
 		if at-span >= last-back {
@@ -163,5 +165,5 @@ func (m *meter) rate(now time.Time) float64 {
 		}
 		most = max(most, sum)
 	}
-	return float64(most) / span
+	return most / span
 }

@@ -132,7 +132,7 @@ func TestMeter(t *testing.T) {
 	calls := func(from, to, each int) {
 		for s := from; s < to; s++ {
 			for range each {
-				m.add(at(s))
+				m.add(at(s), 1)
 			}
 		}
 	}

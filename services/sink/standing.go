@@ -61,7 +61,7 @@ func (d *destination) mayCall() (rev *revision, why string) {
 // mu held.
 func (d *destination) inherit(s state.State) {
 	d.status = s.Of(d.created)
-	d.before = d.status.Rate * d.share
+	d.before = d.status.Rate
 }
 
 // adopt takes over what another sink knew that had the destination before: that
@@ -76,11 +76,11 @@ func (d *destination) adopt(now time.Time) {
 	switch {
 	case !s.OpenUntil.IsZero() && !s.OpenUntil.Equal(d.adopted):
 		d.adopted, d.restored = s.OpenUntil, true
-		d.before = s.Rate * d.share
+		d.before = s.Rate
 		d.current.restore(s.OpenUntil)
 		d.look()
 	case s.Back.After(d.returned) && now.Sub(s.Back) < backLately:
-		d.before = s.Rate * d.share
+		d.before = s.Rate
 		d.comesBack(s.Back)
 	}
 }
@@ -96,7 +96,7 @@ func (d *destination) ended(a *attempt, now time.Time, verdict error, t turn) {
 	d.called = now
 	if verdict == nil {
 		d.measure(a.Latency)
-		d.answered.add(now)
+		d.answered.add(now, 1/d.share)
 	}
 	if d.pace.told(now, a.Outcome == httpsend.Retry) {
 		a.rev.shut(now.Add(throttledTime))
@@ -127,9 +127,9 @@ func (d *destination) opened(now time.Time, quiet bool) {
 	d.remember(now)
 	until, _ := d.current.opensAt()
 	d.adopted, d.restored = until, false
-	total, instance := d.before/d.share, d.Stream.Instance
+	before, instance := d.before, d.Stream.Instance
 	d.save(func(s state.State) (state.State, bool) {
-		s.Destination, s.OpenUntil, s.Rate, s.Instance = d.name, until, total, instance
+		s.Destination, s.OpenUntil, s.Rate, s.Instance = d.name, until, before, instance
 		s.QuietBreaker = quiet
 		return s, true
 	})
@@ -201,9 +201,9 @@ func (d *destination) comesBack(at time.Time) {
 	d.restored = false
 	before := d.before
 	if l := d.current.def.Limits; l.Rate > 0 { // who set it knows that it takes as many
-		before = max(before, l.Rate*d.share)
+		before = max(before, l.Rate)
 	}
-	d.pace.start(now, before)
+	d.pace.start(now, before*d.share)
 	d.slot = time.Time{}
 	d.limit()
 	d.emptyAt(now)
@@ -299,12 +299,12 @@ func (d *destination) pause(status state.Status, reason state.Reason, detail str
 		return
 	}
 	d.remember(now)
-	total := d.before / d.share
+	before := d.before
 	change := func(s state.State) (state.State, bool) {
 		if !s.Callable() {
 			return s, false
 		}
-		s.Destination, s.Status, s.By, s.Reason, s.Detail, s.Since, s.Rate = d.name, status, state.BySink, reason, detail, now, total
+		s.Destination, s.Status, s.By, s.Reason, s.Detail, s.Since, s.Rate = d.name, status, state.BySink, reason, detail, now, before
 		s.QuietStatus = quiet
 		return s, true
 	}
@@ -342,7 +342,7 @@ func (d *destination) follow(s state.State) {
 
 // resumed lets calls be made again that somebody had stopped. Called with mu held.
 func (d *destination) resumed(s state.State) {
-	d.before = max(d.before, s.Rate*d.share)
+	d.before = max(d.before, s.Rate)
 	d.Log.Info("destination resumed", telemetry.KeyDestination, d.name, "by", s.By)
 	d.anew(s.Back)
 }

@@ -447,6 +447,33 @@ func TestTheRateBeforeIsKept(t *testing.T) {
 	}
 }
 
+// TestTheRateBeforeARebalance has other sinks take over most of a lane just before
+// its destination fails.
+func TestTheRateBeforeARebalance(t *testing.T) {
+	test(t, hooked("crm", "lane: own\nretry: {attempts: 100}"), func(t *testing.T, h *house) {
+		h.newest()
+		h.owns(map[string]float64{"millrace.deliveries.own": 1})
+		for range 300 {
+			h.backlog(t.Context(), "crm", 8) // 80 a second
+			time.Sleep(100 * time.Millisecond)
+		}
+		h.owns(map[string]float64{"millrace.deliveries.own": 0.25})
+		h.answer("crm", always(failed(500, "", 0), 0))
+		for range 10 {
+			h.one()
+		}
+		if got := h.statusOf("crm").Rate; got < 79 || got > 81 {
+			t.Errorf("it took 80/s, written is %v/s", got)
+		}
+		time.Sleep(time.Until(h.opensAt("crm")))
+		h.answer("crm", nil)
+		h.one()
+		if line := h.runtimeOf("crm").pace.line; line != 1 {
+			t.Errorf("a quarter of it comes back at %v/s, expected 5%% of 20", line)
+		}
+	})
+}
+
 // TestPatienceDuringSlowStart has a destination that asks for a minute in the
 // middle of a slow start: it goes on from there, and is not over.
 func TestPatienceDuringSlowStart(t *testing.T) {
