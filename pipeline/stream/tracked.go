@@ -47,15 +47,21 @@ type TrackedConfig struct {
 	// a dead letter of a record. nil means nothing.
 	OnDeadLetter func(in *pipeline.Record) []pipeline.Count
 
-	// OnOwned is told which part of each topic's partitions this runner owns,
-	// from 0 to 1. It is never called concurrently.
-	OnOwned func(shares map[string]float64)
+	// OnOwned is told what of each topic this runner owns. It is never called
+	// concurrently.
+	OnOwned func(owned map[string]Owned)
 
 	// Drain is how long a partition that goes to another owner may wait for
 	// what is open; default 30 s. It must be longer than the longest call.
 	Drain time.Duration
 
 	Observer Observer
+}
+
+// Owned is what a runner owns of a topic.
+type Owned struct {
+	Partitions []int32
+	Of         int // so many there are
 }
 
 // Limits of a Tracked runner.

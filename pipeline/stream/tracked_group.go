@@ -100,11 +100,11 @@ func (t *Tracked) tellOwned() {
 	}
 	t.telling.Lock()
 	defer t.telling.Unlock()
-	shares := map[string]float64{}
+	owned := map[string]Owned{}
 	for topic, partitions := range t.all() {
-		shares[topic] = float64(len(partitions)) / float64(t.size(topic))
+		owned[topic] = Owned{partitions, max(t.size(topic), len(partitions))}
 	}
-	t.cfg.OnOwned(shares)
+	t.cfg.OnOwned(owned)
 }
 
 func (t *Tracked) size(topic string) int {

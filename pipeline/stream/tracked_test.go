@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -188,8 +189,8 @@ func TestTrackedOutOfStep(t *testing.T) {
 	began := time.Now()
 	owned := make(chan struct{})
 	half := sync.OnceFunc(func() { close(owned) })
-	other.OnOwned = func(shares map[string]float64) {
-		if shares[firstTopic(cfg)] == 0.5 {
+	other.OnOwned = func(owned map[string]Owned) {
+		if o := owned[firstTopic(cfg)]; 2*len(o.Partitions) == o.Of {
 			half()
 		}
 	}
@@ -661,10 +662,10 @@ func TestTrackedAddTopics(t *testing.T) {
 	t.Parallel()
 	const n = 200
 	cfg := withTopics(t, testConfig(t), 2)
-	var owned atomic.Pointer[map[string]float64]
+	var owned atomic.Pointer[map[string]Owned]
 	tc := trackedOf(cfg, &caller{})
 	tc.Topics = nil
-	tc.OnOwned = func(m map[string]float64) { owned.Store(&m) }
+	tc.OnOwned = func(m map[string]Owned) { owned.Store(&m) }
 	tr, err := NewTracked(tc)
 	if err != nil {
 		t.Fatal(err)
@@ -677,8 +678,11 @@ func TestTrackedAddTopics(t *testing.T) {
 	tr.AddTopics(secondTopic(cfg), firstTopic(cfg))
 	numbers(t, cfg, secondTopic(cfg), n/2, n)
 	out.wait(t, n)
-	if m := *owned.Load(); m[firstTopic(cfg)] != 1 || m[secondTopic(cfg)] != 1 {
-		t.Errorf("owns %v", m)
+	for _, topic := range []string{firstTopic(cfg), secondTopic(cfg)} {
+		o := (*owned.Load())[topic]
+		if slices.Sort(o.Partitions); !slices.Equal(o.Partitions, []int32{0, 1}) || o.Of != 2 {
+			t.Errorf("owns %v of %s", o, topic)
+		}
 	}
 	run.stop(t)
 	exactlyOnce(t, cfg, cfg.Names.Attempts(), n)

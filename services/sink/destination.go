@@ -33,7 +33,7 @@ type destination struct {
 	open     int   // workers, each with a call
 	entering int   // of those whose calls the guard has not let through yet
 	most     int   // of those: our share of limits.concurrency
-	share    float64
+	ours     part
 	limiter  *rate.Limiter
 	alarm    *time.Timer   // rings when the rate allows the next call; nil: not set
 	room     chan struct{} // closed when a call may fit in; nil: nobody waits for that
@@ -72,9 +72,9 @@ func (r *revision) says(status int) bool {
 // firstLatency is what calls are taken to last before one was answered.
 const firstLatency = 100 * time.Millisecond
 
-func newDestination(s *sink, name string, rev *revision, share float64) *destination {
+func newDestination(s *sink, name string, rev *revision, ours part) *destination {
 	d := &destination{
-		sink: s, name: name, created: created(s.known.Load(), name), current: rev, share: share,
+		sink: s, name: name, created: created(s.known.Load(), name), current: rev, ours: ours,
 		limiter: rate.NewLimiter(rate.Inf, 1), latency: firstLatency,
 	}
 	d.mu.Lock()
@@ -150,7 +150,7 @@ func (d *destination) definition() *definition.Destination { return d.revision()
 
 // revise puts a new definition in force, also for what is queued. Calls under
 // way still tell the old breaker how they went.
-func (d *destination) revise(rev *revision, share float64) {
+func (d *destination) revise(rev *revision, ours part) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
@@ -164,7 +164,7 @@ func (d *destination) revise(rev *revision, share float64) {
 		d.save(closeBreaker(now))
 	}
 	d.slot = time.Time{}
-	d.share = share
+	d.ours = ours
 	switch barred := d.barred(); {
 	case barred == "" && away:
 		d.comesBack(now)
@@ -190,13 +190,13 @@ func (d *destination) retire() {
 	d.resume()
 }
 
-// setShare sets the part of the limits that this sink may use. Who has used them
+// setPart sets the part of the limits that this sink may use. Who has used them
 // up to now, nobody knows: what a bucket of the rate limit holds is forgotten.
-func (d *destination) setShare(share float64) {
+func (d *destination) setPart(ours part) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.pace.scale(share / d.share)
-	d.share = share
+	d.pace.scale(ours.share() / d.ours.share())
+	d.ours = ours
 	d.limit()
 	d.emptyAt(time.Now())
 	d.resume()
@@ -205,13 +205,13 @@ func (d *destination) setShare(share float64) {
 // limit applies our share of the limits, and the pace. Called with mu held.
 func (d *destination) limit() {
 	l := d.current.def.Limits
-	d.most = max(1, int(float64(l.Concurrency)*d.share))
+	d.most = d.ours.calls(l.Concurrency)
 	most, burst := d.limitAt(time.Now()), 1
 	switch {
 	case d.pace.active():
 		burst = int(float64(most) * paceBurst.Seconds())
 	case l.Rate > 0:
-		burst = int(float64(l.Burst) * d.share)
+		burst = int(float64(l.Burst) * d.ours.share())
 	}
 	d.limiter.SetLimit(most)
 	d.limiter.SetBurst(max(1, burst))
@@ -225,7 +225,7 @@ const paceBurst = 20 * time.Millisecond
 func (d *destination) limitAt(at time.Time) rate.Limit {
 	most := rate.Inf
 	if l := d.current.def.Limits; l.Rate > 0 {
-		most = rate.Limit(l.Rate * d.share)
+		most = rate.Limit(l.Rate * d.ours.share())
 	}
 	if d.gone {
 		return rate.Inf

@@ -8,7 +8,38 @@ import (
 	"slices"
 
 	"github.com/millrace-io/millrace/pipeline/definition"
+	"github.com/millrace-io/millrace/pipeline/stream"
 )
+
+// part is what this sink owns of a lane, and so of the limits of what is on it.
+// The zero part is all of it.
+type part stream.Owned
+
+// share is how much that is, above 0 and up to 1.
+func (p part) share() float64 {
+	if len(p.Partitions) == 0 {
+		return 1
+	}
+	return float64(len(p.Partitions)) / float64(p.Of)
+}
+
+// calls is how many may be open of those that all sinks may have. Each partition
+// has its own, so that over all sinks there are as many as there may be, whoever
+// owns what. Where there are fewer than partitions, each sink has its share,
+// rounded down, but one at least, or it would never get on.
+func (p part) calls(all int) int {
+	switch {
+	case len(p.Partitions) == 0:
+		return all
+	case all < p.Of:
+		return max(1, all*len(p.Partitions)/p.Of)
+	}
+	n := 0
+	for _, i := range p.Partitions {
+		n += (int(i)+1)*all/p.Of - int(i)*all/p.Of
+	}
+	return n
+}
 
 // CheckLanes says what is wrong with patterns of lanes.
 func CheckLanes(patterns []string) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/stream"
 )
 
 // gauge counts calls under way and keeps the most there were at once.
@@ -70,23 +71,63 @@ func TestRateIsKeptAndUsed(t *testing.T) {
 	}
 }
 
+// firstOf is the first n partitions of a topic.
+func firstOf(n, of int) stream.Owned {
+	o := stream.Owned{Of: of}
+	for i := range n {
+		o.Partitions = append(o.Partitions, int32(i))
+	}
+	return o
+}
+
+// TestConcurrencyOverAllSinks has sinks share a lane's partitions: together they
+// make as many calls at once as there may be, or, where that is fewer than there
+// are partitions, no more than that or one each.
+func TestConcurrencyOverAllSinks(t *testing.T) {
+	t.Parallel()
+	for _, partitions := range []int{1, 4, 24} {
+		for sinks := 1; sinks <= partitions; sinks++ {
+			for _, most := range []int{1, 2, 3, 5, 10, 24, 30, 64, 1000} {
+				parts := make([]part, sinks)
+				for i := range partitions {
+					p := &parts[i%sinks]
+					p.Of, p.Partitions = partitions, append(p.Partitions, int32(i))
+				}
+				sum := 0
+				for _, p := range parts {
+					n := p.calls(most)
+					if n < 1 {
+						t.Errorf("of %d calls, one of %d sinks may make %d", most, sinks, n)
+					}
+					sum += n
+				}
+				if most >= partitions && sum != most || sum > max(most, sinks) {
+					t.Errorf("%d sinks make %d calls, with %d partitions and a limit of %d", sinks, sum, partitions, most)
+				}
+			}
+		}
+	}
+}
+
 // TestShareOfLimits has what a sink may do that owns a part of a lane.
 func TestShareOfLimits(t *testing.T) {
 	test(t, hooked("own", "lane: own\nlimits: {rate: 90, burst: 30, concurrency: 10}")+hooked("shared", "limits: {rate: 90, concurrency: 10}"), func(t *testing.T, h *house) {
 		h.newest()
 		for _, c := range []struct {
-			share       float64 // of the lane own; 0: none of it
-			rate        float64
+			owned, of   int     // partitions of the lane own
+			rate        float64 // and so on, of what is on it
 			burst, most int
-		}{{1, 90, 30, 10}, {1. / 3, 30, 10, 3}, {0.01, 0.9, 1, 1}, {0, 90, 30, 10}, {0.5, 45, 15, 5}} {
-			shares := map[string]float64{"millrace.deliveries.default": 0.25, "millrace.redeliveries.own": 0.9, "millrace.deliveries.own": c.share}
-			if c.share == 0 {
-				delete(shares, "millrace.deliveries.own")
+		}{{3, 3, 90, 30, 10}, {1, 3, 30, 10, 3}, {1, 100, 0.9, 1, 1}, {0, 3, 90, 30, 10}, {2, 4, 45, 15, 5}} {
+			owned := map[string]stream.Owned{
+				"millrace.deliveries.default": firstOf(1, 4), "millrace.redeliveries.own": firstOf(9, 10), "millrace.deliveries.own": firstOf(c.owned, c.of),
 			}
-			h.owns(shares)
+			if c.owned == 0 {
+				delete(owned, "millrace.deliveries.own")
+			}
+			h.owns(owned)
 			d := h.destination("own")
 			if got := float64(d.limiter.Limit()); got < c.rate*0.999 || got > c.rate*1.001 || d.limiter.Burst() != c.burst || d.most != c.most {
-				t.Errorf("with %v of the lane: rate %v, burst %d, %d at once; expected %+v", c.share, got, d.limiter.Burst(), d.most, c)
+				t.Errorf("rate %v, burst %d, %d at once; expected %+v", got, d.limiter.Burst(), d.most, c)
 			}
 		}
 		if d := h.destination("shared"); d.limiter.Limit() != 90 || d.most != 10 {
@@ -97,7 +138,7 @@ func TestShareOfLimits(t *testing.T) {
 
 func TestShareHoldsForDestinationsMadeLater(t *testing.T) {
 	test(t, hooked("own", "lane: own\nlimits: {concurrency: 10}"), func(t *testing.T, h *house) {
-		h.owns(map[string]float64{"millrace.deliveries.own": 0.2})
+		h.owns(map[string]stream.Owned{"millrace.deliveries.own": firstOf(1, 5)})
 		var g gauge
 		h.answer("own", g.during(always(ok(), time.Second)))
 		for _, s := range h.backlog(t.Context(), "own", 10) {

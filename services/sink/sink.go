@@ -166,9 +166,9 @@ type sink struct {
 
 	mu           sync.Mutex
 	destinations map[string]*destination
-	crowd        map[string]int     // how many destinations each lane has
-	shares       map[string]float64 // of each lane's partitions, how much is ours
-	ownedAt      time.Time          // when that changed
+	crowd        map[string]int  // how many destinations each lane has
+	parts        map[string]part // of each lane's partitions, which are ours
+	ownedAt      time.Time       // when that changed
 }
 
 func newSink(cfg Config) *sink {
@@ -211,7 +211,7 @@ func (s *sink) learn(defs *definition.Snapshot) {
 			d.retire()
 			delete(s.destinations, name)
 		case def != d.definition():
-			d.revise(s.newRevision(def), s.share(def.Lane))
+			d.revise(s.newRevision(def), s.part(def.Lane))
 		default:
 			d.ring() // it may have its lane for itself no longer
 		}
@@ -253,7 +253,7 @@ func (s *sink) destination(name string) *destination {
 	defer s.mu.Unlock()
 	d := s.destinations[name]
 	if def := s.known.Load().Destinations[name]; d == nil && def != nil {
-		d = newDestination(s, name, s.newRevision(def), s.share(def.Lane))
+		d = newDestination(s, name, s.newRevision(def), s.part(def.Lane))
 		s.destinations[name] = d
 	}
 	return d
@@ -267,29 +267,29 @@ func (s *sink) alone(d *destination) bool {
 	return s.crowd[d.definition().Lane] <= 1
 }
 
-// owns is told how large a share of each topic's partitions is ours.
-func (s *sink) owns(shares map[string]float64) {
+// owns is told which partitions of each topic are ours.
+func (s *sink) owns(owned map[string]stream.Owned) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shares, s.ownedAt = map[string]float64{}, time.Now()
-	for topic, share := range shares {
+	s.parts, s.ownedAt = map[string]part{}, time.Now()
+	for topic, o := range owned {
 		if lane, ok := s.names.LaneOf(topic); ok && topic == s.names.Deliveries(lane) {
-			s.shares[lane] = share
+			s.parts[lane] = part(o)
 		}
 	}
 	for _, d := range s.destinations {
-		d.setShare(s.share(d.definition().Lane))
+		d.setPart(s.part(d.definition().Lane))
 	}
 }
 
-// share is the part of a destination's limits that this sink may use. In the
+// part is the part of a destination's limits that this sink may use. In the
 // default lane each destination has one owner, which may use all. A lane of
 // which we own nothing has no calls to limit. Called with mu held.
-func (s *sink) share(lane string) float64 {
-	if share := s.shares[lane]; share > 0 && lane != pipeline.DefaultLane {
-		return share
+func (s *sink) part(lane string) part {
+	if lane == pipeline.DefaultLane {
+		return part{}
 	}
-	return 1
+	return s.parts[lane]
 }
 
 // all returns the runtimes of all destinations.

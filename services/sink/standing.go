@@ -96,7 +96,7 @@ func (d *destination) ended(a *attempt, now time.Time, verdict error, t turn) {
 	d.called = now
 	if verdict == nil {
 		d.measure(a.Latency)
-		d.answered.add(now, 1/d.share)
+		d.answered.add(now, 1/d.ours.share())
 	}
 	if d.pace.told(now, a.Outcome == httpsend.Retry) {
 		a.rev.shut(now.Add(throttledTime))
@@ -203,7 +203,7 @@ func (d *destination) comesBack(at time.Time) {
 	if l := d.current.def.Limits; l.Rate > 0 { // who set it knows that it takes as many
 		before = max(before, l.Rate)
 	}
-	d.pace.start(now, before*d.share)
+	d.pace.start(now, before*d.ours.share())
 	d.slot = time.Time{}
 	d.limit()
 	d.emptyAt(now)

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/pipeline/definition"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
 	"github.com/millrace-io/millrace/pipeline/state"
+	"github.com/millrace-io/millrace/pipeline/stream"
 )
 
 // answered is a result of a status that the destination answered with.
@@ -447,31 +448,41 @@ func TestTheRateBeforeIsKept(t *testing.T) {
 	}
 }
 
-// TestTheRateBeforeARebalance has other sinks take over most of a lane just before
-// its destination fails.
+// TestTheRateBeforeARebalance has other sinks take over most of a lane, and then
+// its destination fails: at once, or when all calls of ours that it remembers were
+// a quarter of those it got.
 func TestTheRateBeforeARebalance(t *testing.T) {
-	test(t, hooked("crm", "lane: own\nretry: {attempts: 100}"), func(t *testing.T, h *house) {
-		h.newest()
-		h.owns(map[string]float64{"millrace.deliveries.own": 1})
-		for range 300 {
-			h.backlog(t.Context(), "crm", 8) // 80 a second
-			time.Sleep(100 * time.Millisecond)
-		}
-		h.owns(map[string]float64{"millrace.deliveries.own": 0.25})
-		h.answer("crm", always(failed(500, "", 0), 0))
-		for range 10 {
-			h.one()
-		}
-		if got := h.statusOf("crm").Rate; got < 79 || got > 81 {
-			t.Errorf("it took 80/s, written is %v/s", got)
-		}
-		time.Sleep(time.Until(h.opensAt("crm")))
-		h.answer("crm", nil)
-		h.one()
-		if line := h.runtimeOf("crm").pace.line; line != 1 {
-			t.Errorf("a quarter of it comes back at %v/s, expected 5%% of 20", line)
-		}
-	})
+	t.Parallel()
+	for name, quarter := range map[string]int{"at once": 0, "later": 70} {
+		t.Run(name, func(t *testing.T) {
+			test(t, hooked("crm", "lane: own\nretry: {attempts: 100}"), func(t *testing.T, h *house) {
+				h.newest()
+				goesOn := func(seconds, each int) {
+					for range 10 * seconds {
+						h.backlog(t.Context(), "crm", each)
+						time.Sleep(100 * time.Millisecond)
+					}
+				}
+				h.owns(map[string]stream.Owned{"millrace.deliveries.own": firstOf(4, 4)})
+				goesOn(30, 8)
+				h.owns(map[string]stream.Owned{"millrace.deliveries.own": firstOf(1, 4)})
+				goesOn(quarter, 2)
+				h.answer("crm", always(failed(500, "", 0), 0))
+				for range 10 {
+					h.one()
+				}
+				if got := h.statusOf("crm").Rate; got < 79 || got > 81 {
+					t.Errorf("it took 80/s, written is %v/s", got)
+				}
+				time.Sleep(time.Until(h.opensAt("crm")))
+				h.answer("crm", nil)
+				h.one()
+				if line := h.runtimeOf("crm").pace.line; line != 1 {
+					t.Errorf("a quarter of it comes back at %v/s, expected 5%% of 20", line)
+				}
+			})
+		})
+	}
 }
 
 // TestPatienceDuringSlowStart has a destination that asks for a minute in the
