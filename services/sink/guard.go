@@ -122,9 +122,15 @@ func (g *guard) changed(_ string, _, to gobreaker.State) {
 // tenth more: breakers that opened together do not probe together. gobreaker's
 // own time is over by then. Called with mu held.
 func (g *guard) open(now time.Time) {
-	d := time.Duration(g.def.Breaker.Open)
-	g.openUntil = now.Add(d + time.Millisecond + rand.N(d/10+1))
+	d := time.Duration(g.def.Breaker.Open) + time.Millisecond
+	g.openUntil = now.Add(d + rand.N(longestOpen(g.def)-d+1))
 	g.turns(true)
+}
+
+// longestOpen is for how long a breaker may be open at a time, unless the
+// destination wants more.
+func longestOpen(def *definition.Destination) time.Duration {
+	return time.Duration(def.Breaker.Open)*11/10 + time.Millisecond
 }
 
 // staysOpen has an open breaker be open until then at least: the destination has

@@ -66,7 +66,8 @@ func (d *destination) inherit(s state.State) {
 
 // adopt takes over what another sink knew that had the destination before: that
 // its breaker is open, or that it has come back just now. As long as we make
-// calls ourselves, we know better. Called with mu held, when there is something
+// calls ourselves, we know better. A breaker is open for no longer than it may
+// be: the other's clock may be wrong. Called with mu held, when there is something
 // to send.
 func (d *destination) adopt(now time.Time) {
 	if now.Sub(d.called) < time.Duration(d.current.def.Breaker.Open) || d.current.isOpen() {
@@ -77,7 +78,7 @@ func (d *destination) adopt(now time.Time) {
 	case !s.OpenUntil.IsZero() && !s.OpenUntil.Equal(d.adopted):
 		d.adopted, d.restored = s.OpenUntil, true
 		d.before = s.Rate
-		d.current.restore(s.OpenUntil)
+		d.current.restore(earlier(s.OpenUntil, now.Add(max(longestOpen(d.current.def), httpsend.MaxRetryAfter))))
 		d.look()
 	case s.Back.After(d.returned) && now.Sub(s.Back) < backLately:
 		d.before = s.Rate

@@ -319,6 +319,18 @@ func TestStateIsInherited(t *testing.T) {
 			}
 		})
 	})
+	t.Run("breaker, by a clock that is a day ahead", func(t *testing.T) {
+		test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
+			h.had(state.State{Destination: "crm", Status: state.Active, OpenUntil: time.Now().Add(24 * time.Hour).UTC(), Instance: "other"})
+			if got := h.one(); got.called() {
+				t.Fatalf("it became %+v", got)
+			}
+			time.Sleep(httpsend.MaxRetryAfter)
+			if got := h.one(); got.ending != pipeline.Delivered {
+				t.Errorf("an hour later one became %+v", got)
+			}
+		})
+	})
 	t.Run("resumed", func(t *testing.T) {
 		test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
 			h.had(state.State{Destination: "crm", Status: state.Active, By: "ada", Back: time.Now().Add(-time.Minute), Rate: 200})
