@@ -16,8 +16,6 @@ import (
 // something; "" if it may be. Called with mu held.
 func (d *destination) barred() string {
 	switch {
-	case d.gone: // what is left for it ends by the definitions
-		return ""
 	case d.current.def.Status == definition.Paused:
 		return whyPaused
 	case d.status.Status == state.Disabled:
@@ -35,6 +33,9 @@ func (d *destination) barred() string {
 // closed is barred, or that the breaker is open and has its probe, if it is time
 // for one. Called with mu held.
 func (d *destination) closed(now time.Time) string {
+	if d.gone { // what is left for it ends by the definitions
+		return ""
+	}
 	why := d.barred()
 	if why == "" && d.current.holds(now, d.entering+len(d.live)+len(d.back) > 0) {
 		why = whyBreaker

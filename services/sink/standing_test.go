@@ -690,6 +690,26 @@ func TestTheNameOfARemovedDestination(t *testing.T) {
 			}
 		})
 	})
+	t.Run("while its breaker is open, and one comes", func(t *testing.T) {
+		test(t, aDestination("crm", guarded+"\nlane: own")+aWebhook("crm", "crm", ""), func(t *testing.T, h *house) {
+			h.answer("crm", always(failed(500, "", 0), 0))
+			for range 3 {
+				h.one()
+			}
+			d := h.runtimeOf("crm")
+			v := h.delivery("crm")
+			s := h.slipOf(v)
+			c := &call{ctx: t.Context(), record: &s.record, ticket: s, delivery: v}
+			h.live.replace(t, hooked("another", ""))
+			h.newest()
+			if room, why := d.enqueue(c); room != nil {
+				t.Fatalf("it would wait for a destination that is gone: %s", why)
+			}
+			if got := h.became(s); got.ending != pipeline.Removed {
+				t.Errorf("it became %+v", got)
+			}
+		})
+	})
 	t.Run("with calls in its queue", func(t *testing.T) {
 		test(t, hooked("crm", "limits: {concurrency: 1}\nplatform: first")+hooked("another", ""), func(t *testing.T, h *house) {
 			sentBy := map[string]int{}
