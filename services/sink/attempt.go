@@ -191,7 +191,7 @@ func (a *attempt) notSent() {
 	case httpsend.ClassProxy:
 		a.putOff(a.call, again, whyProxy)
 	default:
-		a.rev.lacking.Store(true)
+		a.lacksSecret(a.rev)
 		a.wait(a.call, a.call.delivery, whySecret, nil)
 	}
 }

@@ -168,6 +168,7 @@ func (d *destination) revise(rev *revision, ours part) {
 	switch barred := d.barred(); {
 	case barred == "" && away:
 		d.comesBack(now)
+		d.save(cameBack(now, d.before))
 	case barred == "":
 		d.waiting.want(d.name, now)
 		d.look()

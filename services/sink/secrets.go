@@ -67,15 +67,32 @@ func (s *sink) tellSecrets(missing map[string]string, name, text string) {
 	}
 }
 
-// lacksNothing lets deliveries go that wait for a secret.
+// lacksSecret has deliveries wait for a secret that a call by a revision wanted.
+func (d *destination) lacksSecret(rev *revision) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if rev.lacking.CompareAndSwap(false, true) && rev == d.current {
+		d.remember(time.Now())
+	}
+}
+
+// lacksNothing lets deliveries go that wait for a secret: slowly, as after any
+// other time in which none went.
 func (d *destination) lacksNothing() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.current.lacking.CompareAndSwap(true, false) {
-		d.waiting.want(d.name, time.Now())
+	if !d.current.lacking.CompareAndSwap(true, false) || d.barred() != "" {
+		return
+	}
+	now := time.Now()
+	if d.current.isOpen() {
+		d.waiting.want(d.name, now)
 		d.look()
 		d.resume()
+		return
 	}
+	d.comesBack(now)
+	d.save(cameBack(now, d.before))
 }
 
 // lacks says in one line which secrets of the destination are missing, or why it

@@ -147,6 +147,19 @@ func closeBreaker(now time.Time) state.Change {
 	}
 }
 
+// cameBack says that calls can be made again since now, after something else than
+// an open breaker, and how many there were; unless another sink has just said so.
+func cameBack(now time.Time, before float64) state.Change {
+	closes := closeBreaker(now)
+	return func(s state.State) (state.State, bool) {
+		next, open := closes(s)
+		if before > 0 {
+			next.Rate = before
+		}
+		return next, open || now.Sub(s.Back) >= time.Minute
+	}
+}
+
 // leftOpen says whether what is written of the breaker is that of a sink which is
 // gone, or has nothing to send: its time is over, and ours is closed. Called with
 // mu held.
