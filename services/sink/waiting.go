@@ -68,7 +68,7 @@ func (w *waiting) note(destination string, at spot) {
 }
 
 // want wants a pass over whatever waits for a destination, from a time on. What
-// waits on after that is noted again.
+// waits on after it is noted again; until that time, somebody may want it sooner.
 func (w *waiting) want(destination string, from time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -77,7 +77,9 @@ func (w *waiting) want(destination string, from time.Time) {
 			p.want(from)
 		}
 	}
-	delete(w.where, destination)
+	if !from.After(time.Now()) {
+		delete(w.where, destination)
+	}
 	w.awake()
 }
 

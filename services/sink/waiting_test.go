@@ -86,6 +86,22 @@ func TestPasses(t *testing.T) {
 	})
 }
 
+// TestWantedSooner has a pass that is wanted in a while, and then, since something
+// has changed, at once.
+func TestWantedSooner(t *testing.T) {
+	test(t, hooked("crm", ""), func(t *testing.T, h *house) {
+		at := spot{"default", 0}
+		h.waiting.reach(t.Context(), at, 0)
+		h.waiting.due(time.Now()) // the pass that a new partition gets
+		h.waiting.note("crm", at)
+		h.waiting.want("crm", time.Now().Add(time.Minute))
+		h.waiting.want("crm", time.Now())
+		if due, _ := h.waiting.due(time.Now()); len(due) != 1 {
+			t.Error("it does not begin")
+		}
+	})
+}
+
 // TestWantedWhileItBegins has a pass wanted while it is asked where that for
 // another destination ends: what was written since is not within that one.
 func TestWantedWhileItBegins(t *testing.T) {
