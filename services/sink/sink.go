@@ -106,26 +106,39 @@ func (s *sink) serve(ctx context.Context, g *errgroup.Group, states *state.Live)
 		return err
 	}
 	defer cfg.Client.Close()
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer s.rest()
-	watching.Go(func() { s.follow(ctx, runner, lanes) })
-	watching.Go(func() { s.watchSecrets(ctx) })
-	watching.Go(func() { s.followStates(ctx, states) })
-	watching.Go(func() { s.passes(ctx, runner.Ends) })
-	watching.Go(func() {
-		s.writeStates(ctx, func(ctx context.Context, all map[string]state.Change) error {
-			offset, err := writer.Change(ctx, all)
-			if err == nil {
-				_, err = states.At(ctx, offset)
-			}
-			return err
-		})
-	})
+	stop := s.beside(ctx,
+		func(ctx context.Context) { s.follow(ctx, runner, lanes) },
+		s.watchSecrets,
+		func(ctx context.Context) { s.followStates(ctx, states) },
+		func(ctx context.Context) { s.passes(ctx, runner.Ends) },
+		func(ctx context.Context) {
+			s.writeStates(ctx, func(ctx context.Context, all map[string]state.Change) error {
+				offset, err := writer.Change(ctx, all)
+				if err == nil {
+					_, err = states.At(ctx, offset)
+				}
+				return err
+			})
+		},
+	)
+	defer stop()
 	g.Go(func() error { return mover.Run(ctx) })
 	return runner.Run(ctx)
+}
+
+// beside runs what goes on beside the calls. stop ends it, and then stops the
+// timers of destinations: last, since what ends late may wind one up.
+func (s *sink) beside(ctx context.Context, jobs ...func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	for _, job := range jobs {
+		running.Go(func() { job(ctx) })
+	}
+	return func() {
+		cancel()
+		running.Wait()
+		s.rest()
+	}
 }
 
 // rest stops the timers of destinations.

@@ -635,6 +635,23 @@ func TestHungCallsDoNotHoldUpTheProbe(t *testing.T) {
 	})
 }
 
+// TestNoTimerIsLeft has a state come in while the sink ends that begins a slow
+// start.
+func TestNoTimerIsLeft(t *testing.T) {
+	test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
+		h.one()
+		h.someone("crm", func(s state.State) (state.State, bool) { s.Status = state.Paused; return s, true })
+		stop := h.beside(t.Context(), func(ctx context.Context) {
+			<-ctx.Done()
+			h.someone("crm", resume)
+		})
+		stop()
+		if d := h.runtimeOf("crm"); d.watch != nil || !d.pace.active() {
+			t.Errorf("a timer runs: %v, it comes back at %v/s", d.watch != nil, d.pace.line)
+		}
+	})
+}
+
 // TestTheNameOfARemovedDestination has what happens to a destination that was
 // removed while another one gets its name.
 func TestTheNameOfARemovedDestination(t *testing.T) {
