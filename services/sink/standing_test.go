@@ -652,6 +652,34 @@ func TestNoTimerIsLeft(t *testing.T) {
 	})
 }
 
+// TestNothingToWrite has the writer of states woken for what is written already:
+// writing nothing would fence others.
+func TestNothingToWrite(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := build(t, hooked("crm", ""))
+		h.states.add("crm", change{Change: forget(0)})
+		h.states.take()
+		writes := 0
+		stop := h.beside(t.Context(), func(ctx context.Context) {
+			h.writeStates(ctx, func(_ context.Context, all map[string]state.Change) error {
+				writes += len(all)
+				if len(all) == 0 {
+					t.Error("nothing was written")
+				}
+				return nil
+			})
+		})
+		synctest.Wait()
+		h.states.add("crm", change{Change: forget(0)})
+		synctest.Wait()
+		stop()
+		if writes != 1 {
+			t.Errorf("%d changes were written", writes)
+		}
+	})
+}
+
 // TestTheNameOfARemovedDestination has what happens to a destination that was
 // removed while another one gets its name.
 func TestTheNameOfARemovedDestination(t *testing.T) {

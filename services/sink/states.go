@@ -123,6 +123,9 @@ func (s *sink) writeStates(ctx context.Context, write func(context.Context, map[
 			return
 		}
 		merged, by := s.states.take()
+		if len(merged) == 0 { // who was woken before has taken it
+			continue
+		}
 		for err := write(ctx, merged); err != nil; err = write(ctx, merged) {
 			if waitUntil(ctx, time.Now().Add(statesRetry)) != nil {
 				return
