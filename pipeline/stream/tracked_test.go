@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -632,6 +633,46 @@ func TestTrackedDrainEnds(t *testing.T) {
 	if r := h.repeated(); r != 1 {
 		t.Errorf("%d calls were repeated, not 1", r)
 	}
+}
+
+// A partition that can't say where it ends keeps nobody from knowing the others'
+// ends.
+func TestTrackedEnds(t *testing.T) {
+	t.Parallel()
+	cfg, f := fakeConfig(t)
+	withTopics(t, cfg, 2)
+	numbers(t, cfg, firstTopic(cfg), 0, 100)
+	tr, err := NewTracked(trackedOf(cfg, &caller{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := start(t, tr.Run)
+	watch(t, cfg, cfg.Names.Attempts()).wait(t, 100)
+	var fails atomic.Int32 // so many partitions
+	f.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.KeepControl()
+		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+		for _, in := range req.(*kmsg.ListOffsetsRequest).Topics {
+			out := kmsg.ListOffsetsResponseTopic{Topic: in.Topic}
+			for _, p := range in.Partitions {
+				one := kmsg.ListOffsetsResponseTopicPartition{Partition: p.Partition, Offset: 50}
+				if p.Partition < fails.Load() {
+					one.ErrorCode = kerr.UnknownServerError.Code
+				}
+				out.Partitions = append(out.Partitions, one)
+			}
+			resp.Topics = append(resp.Topics, out)
+		}
+		return resp, nil, true
+	})
+	for n, want := range []map[int32]int64{{0: 50, 1: 50}, {1: 50}, nil} {
+		fails.Store(int32(n))
+		got, err := tr.Ends(t.Context(), firstTopic(cfg))
+		if !maps.Equal(got[firstTopic(cfg)], want) || (err != nil) != (want == nil) {
+			t.Errorf("where %d of 2 fail, they end at %v: %v", n, got, err)
+		}
+	}
+	run.stop(t)
 }
 
 // Ready is told of a trouble with writing, and when it is over.

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,8 @@ func (k *Ticket) AwaitCommits(ctx context.Context) (waited bool, err error) {
 
 // Ends says where the logs of topics end, by topic and partition: behind every
 // record that was written by what had ended when it was called. It waits until
-// that is committed, or until ctx ends. Run must be running.
+// that is committed, or until ctx ends. Partitions that can't say, having no
+// leader, are left out; the error is that none could. Run must be running.
 func (t *Tracked) Ends(ctx context.Context, topics ...string) (map[string]map[int32]int64, error) {
 	if err := t.awaitEnded(ctx); err != nil {
 		return nil, err
@@ -67,19 +69,19 @@ func (t *Tracked) Ends(ctx context.Context, topics ...string) (map[string]map[in
 	cl := t.cons
 	t.mu.Unlock()
 	listed, err := kadm.NewClient(cl).ListEndOffsets(ctx, topics...)
-	if err == nil {
-		err = listed.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("asking where topics end: %w", err)
-	}
 	ends := map[string]map[int32]int64{}
 	listed.Each(func(o kadm.ListedOffset) {
+		if o.Err != nil {
+			return
+		}
 		if ends[o.Topic] == nil {
 			ends[o.Topic] = map[int32]int64{}
 		}
 		ends[o.Topic][o.Partition] = o.Offset
 	})
+	if err = cmp.Or(err, listed.Error()); err != nil && len(ends) == 0 {
+		return nil, fmt.Errorf("asking where topics end: %w", err)
+	}
 	return ends, nil
 }
 

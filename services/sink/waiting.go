@@ -199,24 +199,22 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// begin begins passes up to the ends of the topics.
-func (w *waiting) begin(now time.Time, due []spot, end func(spot) int64) {
+// begin begins a pass up to the end of the topic.
+func (w *waiting) begin(now time.Time, at spot, end int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, at := range due {
-		p := w.parts[at]
-		if p == nil {
-			continue
-		}
-		p.end = max(p.end, end(at))
-		p.start, p.last = now, now
-		close(p.begun)
-		p.begun = make(chan struct{})
+	p := w.parts[at]
+	if p == nil {
+		return
 	}
+	p.end = max(p.end, end)
+	p.start, p.last = now, now
+	close(p.begun)
+	p.begun = make(chan struct{})
 }
 
 // ends says where topics end, behind everything that was ended before it was
-// asked: (*stream.Tracked).Ends.
+// asked, as far as they know: (*stream.Tracked).Ends.
 type ends func(ctx context.Context, topics ...string) (map[string]map[int32]int64, error)
 
 // passes begins the passes that are wanted, and one over everything every hour,
@@ -258,8 +256,19 @@ func (s *sink) pass(ctx context.Context, ends ends) (next time.Time) {
 		s.waiting.again(due, time.Now().Add(passRetry))
 		return time.Now().Add(passRetry)
 	}
-	s.waiting.begin(time.Now(), due, func(at spot) int64 { return found[s.names.Waiting(at.lane)][at.partition] })
-	return next
+	now := time.Now()
+	lost := slices.DeleteFunc(due, func(at spot) bool {
+		end, ok := found[s.names.Waiting(at.lane)][at.partition]
+		if ok {
+			s.waiting.begin(now, at, end)
+		}
+		return ok
+	})
+	if len(lost) == 0 {
+		return next
+	}
+	s.waiting.again(lost, now.Add(passRetry))
+	return earlier(next, now.Add(passRetry))
 }
 
 // wait keeps a delivery until what keeps it has changed, with what else is to be

@@ -86,6 +86,38 @@ func TestPasses(t *testing.T) {
 	})
 }
 
+// TestAPartitionWithoutALeader has one of two partitions not say where it ends:
+// the pass over the other begins, its own as soon as it does.
+func TestAPartitionWithoutALeader(t *testing.T) {
+	test(t, hooked("crm", ""), func(t *testing.T, h *house) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var led atomic.Bool
+		go h.passes(ctx, func(context.Context, ...string) (map[string]map[int32]int64, error) {
+			ends := map[int32]int64{0: 1}
+			if led.Load() {
+				ends[1] = 1
+			}
+			return map[string]map[int32]int64{h.names.Waiting("default"): ends}, nil
+		})
+		var over [2]atomic.Bool
+		for i := range over {
+			go func() { over[i].Store(h.waiting.await(ctx, spot{"default", int32(i)}, 0) == nil) }()
+		}
+		time.Sleep(passRetry / 2)
+		synctest.Wait()
+		if !over[0].Load() || over[1].Load() {
+			t.Errorf("gone over: %v, %v", over[0].Load(), over[1].Load())
+		}
+		led.Store(true)
+		time.Sleep(passRetry)
+		if !over[1].Load() {
+			t.Error("the other one is forgotten")
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
 // TestWantedSooner has a pass that is wanted in a while, and then, since something
 // has changed, at once.
 func TestWantedSooner(t *testing.T) {
