@@ -17,7 +17,7 @@ func tell(now, next State) (out []event.Operator) {
 			Reason: string(next.Reason), Detail: next.Detail, By: next.By,
 		})
 	}
-	if now.OpenUntil.IsZero() && !next.OpenUntil.IsZero() && !next.QuietBreaker {
+	if (now.OpenUntil.IsZero() || next.Closed) && !next.OpenUntil.IsZero() && !next.QuietBreaker {
 		out = append(out, event.Operator{
 			Type: pipeline.DestinationBreakerOpened, At: time.Now(), Destination: next.Destination, OpenUntil: next.OpenUntil,
 		})

@@ -100,6 +100,32 @@ func TestOperatorEvents(t *testing.T) {
 	}
 }
 
+// A breaker that closed and opened again before either was written is told of,
+// unless it is to be kept quiet.
+func TestABreakerThatClosedInBetween(t *testing.T) {
+	t.Parallel()
+	cfg := broker(t)
+	w := open(t, cfg)
+	until := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	tripped := state.State{Destination: "crm", Status: state.Active, OpenUntil: until, QuietBreaker: true}
+	quietly, again := tripped, tripped
+	quietly.Closed, quietly.OpenUntil = true, until.Add(time.Minute)
+	again.Closed, again.OpenUntil, again.QuietBreaker = true, until.Add(2*time.Minute), false
+	last := state.State{Destination: "crm", Status: state.Paused, Closed: true, Since: time.Now()}
+	for _, s := range []state.State{tripped, quietly, again, last} {
+		if _, err := w.Change(t.Context(), map[string]state.Change{"crm": to(s)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{
+		`millrace.destination_breaker_opened {"destination":"crm","open_until":"2026-01-02T03:06:05.006Z"}`,
+		`millrace.destination_paused {"destination":"crm"}`,
+	}
+	if got := told(t, cfg, len(want)); !slices.Equal(got, want) {
+		t.Errorf("told is\n%q, not\n%q", got, want)
+	}
+}
+
 // However many sinks find out at once, each transition is told once.
 func TestTransitionsAreToldOnce(t *testing.T) {
 	t.Parallel()

@@ -60,6 +60,9 @@ type State struct {
 	// What the delivery of an operator event brought about is told to nobody: who
 	// changes the status, or opens the breaker, says so here. It is not written.
 	QuietStatus, QuietBreaker bool `json:"-"`
+	// Closed says that a change has closed the breaker. Where a later one, which is
+	// written with it, opens it again, that is another outage. It is not written.
+	Closed bool `json:"-"`
 }
 
 // Callable says whether calls may be made, as far as the status goes.

@@ -143,6 +143,7 @@ func closeBreaker(now time.Time) state.Change {
 	return func(s state.State) (state.State, bool) {
 		open := !s.OpenUntil.IsZero()
 		s.OpenUntil, s.Instance, s.Back = time.Time{}, "", now
+		s.Closed = s.Closed || open
 		return s, open
 	}
 }
@@ -173,7 +174,7 @@ func closeLeftOpen(now time.Time) state.Change {
 	return func(s state.State) (state.State, bool) {
 		left := !s.OpenUntil.IsZero() && s.OpenUntil.Before(now)
 		if left {
-			s.OpenUntil, s.Instance = time.Time{}, ""
+			s.OpenUntil, s.Instance, s.Closed = time.Time{}, "", true
 		}
 		return s, left
 	}

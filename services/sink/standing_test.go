@@ -440,6 +440,31 @@ func TestABreakerThatNobodyCloses(t *testing.T) {
 	})
 }
 
+// TestClosedAndOpenedAtOnce has a breaker close and open again before either is
+// written: that is another outage. One that only stays open is not.
+func TestClosedAndOpenedAtOnce(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	open := func(until time.Time) change {
+		return change{Change: func(s state.State) (state.State, bool) { s.OpenUntil = until; return s, true }}
+	}
+	was := state.State{Destination: "crm", Status: state.Active, OpenUntil: now.Add(-time.Second)}
+	for name, c := range map[string]struct {
+		list   []change
+		closed bool
+	}{
+		"closed by a probe": {[]change{{Change: closeBreaker(now)}, open(now.Add(time.Minute))}, true},
+		"left open":         {[]change{{Change: closeLeftOpen(now)}, open(now.Add(time.Minute))}, true},
+		"for longer":        {[]change{open(now.Add(time.Minute)), open(now.Add(2 * time.Minute))}, false},
+		"closed twice":      {[]change{{Change: closeBreaker(now)}, {Change: closeBreaker(now)}, open(now.Add(time.Minute))}, true},
+	} {
+		got, changed := inTurn("crm", c.list)(was)
+		if !changed || got.Closed != c.closed || !got.OpenUntil.After(now) {
+			t.Errorf("%s: written is %+v", name, got)
+		}
+	}
+}
+
 // TestTheRateBeforeIsKept has what must not be taken for the rate before: nothing
 // at all, since there were only probes.
 func TestTheRateBeforeIsKept(t *testing.T) {
