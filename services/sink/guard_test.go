@@ -111,7 +111,7 @@ func TestTheProbeIsOnTime(t *testing.T) {
 		until  func(*house) time.Time
 	}{
 		"breaker": {failed(500, "", 0), 3, func(h *house) time.Time { return h.opensAt("crm") }},
-		"gate":    {failed(429, "", 10500*time.Millisecond), 1, func(h *house) time.Time { return h.runtimeOf("crm").current.gate }},
+		"gate":    {failed(429, "", 10500*time.Millisecond), 1, func(h *house) time.Time { return h.runtimeOf("crm").revision().gate }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, hooked("crm", guarded)+hooked("another", ""), func(t *testing.T, h *house) {
@@ -224,7 +224,7 @@ func TestWhatHungIsInNoRow(t *testing.T) {
 		h.answer("crm", always(failed(500, "", 0), 0))
 		time.Sleep(time.Second) // it comes back slowly
 		h.one()
-		if d := h.runtimeOf("crm"); d.current.isOpen() {
+		if h.runtimeOf("crm").revision().isOpen() {
 			t.Error("one failure after the destination was back opened the breaker")
 		}
 	})

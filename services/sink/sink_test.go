@@ -402,6 +402,15 @@ func (h *house) runtimeOf(name string) *destination {
 	return h.destination(name)
 }
 
+// lineOf is how many calls a second the slow start of a destination allows; 0
+// without one.
+func (h *house) lineOf(name string) float64 {
+	d := h.runtimeOf(name)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.pace.line
+}
+
 // logTo is a log as text.
 func logTo(w *strings.Builder) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, nil)) // which locks

@@ -393,7 +393,7 @@ func TestABreakerThatNobodyCloses(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 			h.one()
-			if line := h.runtimeOf("crm").pace.line; line != 0 {
+			if line := h.lineOf("crm"); line != 0 {
 				t.Errorf("after a minute without calls it begins at %v/s", line)
 			}
 		})
@@ -407,8 +407,8 @@ func TestABreakerThatNobodyCloses(t *testing.T) {
 			time.Sleep(34 * time.Second)
 			h.someone("crm", closeBreaker(time.Now())) // by whose probe succeeded
 			time.Sleep(probeTime + 2*time.Millisecond)
-			if d := h.runtimeOf("crm"); d.current.isOpen() || !d.pace.active() {
-				t.Errorf("it is open: %v, it comes back at %v/s", d.current.isOpen(), d.pace.line)
+			if open, line := h.runtimeOf("crm").revision().isOpen(), h.lineOf("crm"); open || line == 0 {
+				t.Errorf("it is open: %v, it comes back at %v/s", open, line)
 			}
 			time.Sleep(24 * time.Hour)
 			h.answer("crm", nil)
@@ -417,7 +417,7 @@ func TestABreakerThatNobodyCloses(t *testing.T) {
 					t.Errorf("when the partition is back, one became %+v", got)
 				}
 			}
-			if line := h.runtimeOf("crm").pace.line; line != 0 {
+			if line := h.lineOf("crm"); line != 0 {
 				t.Errorf("a day later it begins at %v/s", line)
 			}
 		})
@@ -514,7 +514,7 @@ func TestTheRateBeforeARebalance(t *testing.T) {
 				time.Sleep(time.Until(h.opensAt("crm")))
 				h.answer("crm", nil)
 				h.one()
-				if line := h.runtimeOf("crm").pace.line; line != 1 {
+				if line := h.lineOf("crm"); line != 1 {
 					t.Errorf("a quarter of it comes back at %v/s, expected 5%% of 20", line)
 				}
 			})
@@ -565,7 +565,7 @@ func TestAwayWithoutAPause(t *testing.T) {
 					t.Fatalf("meanwhile, one became %+v", got)
 				}
 				c.back(h)
-				if line := h.runtimeOf("crm").pace.line; line != 4 {
+				if line := h.lineOf("crm"); line != 4 {
 					t.Errorf("it comes back at %v/s, expected 5%% of 80", line)
 				}
 				h.mu.Lock()
@@ -577,7 +577,7 @@ func TestAwayWithoutAPause(t *testing.T) {
 				next := build(t, hooked("crm", "")+hooked("another", ""))
 				next.had(written)
 				next.one()
-				if line := next.runtimeOf("crm").pace.line; line != 4 {
+				if line := next.lineOf("crm"); line != 4 {
 					t.Errorf("at another sink it comes back at %v/s, written is %+v", line, written)
 				}
 			})
