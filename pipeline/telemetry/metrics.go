@@ -24,18 +24,19 @@ type Metrics struct {
 	DeliveriesProduced *Counter `metric:"millrace.deliveries.produced" unit:"{delivery}" labels:"lane" help:"Deliveries handed to the sinks."`
 	MappingFailures    *Counter `metric:"millrace.mapping.failures" unit:"{failure}" labels:"webhook" help:"Deliveries that became dead letters because their property mapping failed."`
 
-	Attempts           *Counter   `metric:"millrace.attempts" unit:"{attempt}" labels:"destination,outcome" help:"HTTP requests made, by what came of them."`
-	AttemptDuration    *Histogram `metric:"millrace.attempt.duration" unit:"s" labels:"destination" buckets:"seconds" help:"Time from the start of an HTTP request to the end of its response."`
-	AttemptsInFlight   *UpDown    `metric:"millrace.attempts.in_flight" unit:"{attempt}" labels:"destination" help:"HTTP requests under way."`
-	TokenFetches       *Counter   `metric:"millrace.token.fetches" unit:"{fetch}" labels:"result" help:"Fetches of access tokens for destinations, by result: given, refused or failed."`
-	DeliveriesEnded    *Counter   `metric:"millrace.deliveries.ended" unit:"{delivery}" labels:"destination,ending" help:"Deliveries that ended, by how."`
-	DeliveriesDelayed  *Counter   `metric:"millrace.deliveries.delayed" unit:"{delivery}" labels:"tier,why" help:"Deliveries put off to a later time."`
-	BreakersOpen       *UpDown    `metric:"millrace.breakers.open" unit:"{breaker}" labels:"destination" help:"1 while the breaker of a destination holds its deliveries back."`
-	DeadLetters        *Counter   `metric:"millrace.dead_letters" unit:"{record}" labels:"role,reason" help:"Records that could not go on."`
-	Transactions       *Counter   `metric:"millrace.transactions" unit:"{transaction}" labels:"role,result" help:"Kafka transactions, by result: committed or aborted."`
-	TransactionRecords *Histogram `metric:"millrace.transaction.records" unit:"{record}" labels:"role" buckets:"records" help:"Records read that one committed transaction covers."`
-	StageRebuilds      *Counter   `metric:"millrace.stage.rebuilds" unit:"{rebuild}" labels:"role" help:"Times a role had to build its Kafka session again."`
-	Spans              *Counter   `metric:"millrace.spans" unit:"{span}" labels:"result" help:"Spans of traces, by result: exported, or lost as the receiver was away or too slow."`
+	Attempts            *Counter   `metric:"millrace.attempts" unit:"{attempt}" labels:"destination,outcome" help:"HTTP requests made, by what came of them."`
+	AttemptDuration     *Histogram `metric:"millrace.attempt.duration" unit:"s" labels:"destination" buckets:"seconds" help:"Time from the start of an HTTP request to the end of its response."`
+	AttemptsInFlight    *UpDown    `metric:"millrace.attempts.in_flight" unit:"{attempt}" labels:"destination" help:"HTTP requests under way."`
+	TokenFetches        *Counter   `metric:"millrace.token.fetches" unit:"{fetch}" labels:"result" help:"Fetches of access tokens for destinations, by result: given, refused or failed."`
+	DeliveriesEnded     *Counter   `metric:"millrace.deliveries.ended" unit:"{delivery}" labels:"destination,ending" help:"Deliveries that ended, by how."`
+	DeliveriesDelayed   *Counter   `metric:"millrace.deliveries.delayed" unit:"{delivery}" labels:"tier,why" help:"Deliveries put off to a later time."`
+	BreakersOpen        *UpDown    `metric:"millrace.breakers.open" unit:"{breaker}" labels:"destination" help:"1 while the breaker of a destination holds its deliveries back."`
+	DestinationsStopped *Gauge     `metric:"millrace.destinations.stopped" unit:"{destination}" labels:"status" help:"Destinations that are not called until somebody resumes them, by status: paused or disabled."`
+	DeadLetters         *Counter   `metric:"millrace.dead_letters" unit:"{record}" labels:"role,reason" help:"Records that could not go on."`
+	Transactions        *Counter   `metric:"millrace.transactions" unit:"{transaction}" labels:"role,result" help:"Kafka transactions, by result: committed or aborted."`
+	TransactionRecords  *Histogram `metric:"millrace.transaction.records" unit:"{record}" labels:"role" buckets:"records" help:"Records read that one committed transaction covers."`
+	StageRebuilds       *Counter   `metric:"millrace.stage.rebuilds" unit:"{rebuild}" labels:"role" help:"Times a role had to build its Kafka session again."`
+	Spans               *Counter   `metric:"millrace.spans" unit:"{span}" labels:"result" help:"Spans of traces, by result: exported, or lost as the receiver was away or too slow."`
 
 	DefinitionsOffset *Gauge `metric:"millrace.definitions.offset" unit:"{offset}" labels:"role" help:"Offset of the definitions in force."`
 	DefinitionsBroken *Gauge `metric:"millrace.definitions.broken" unit:"{definition}" labels:"role" help:"Definitions in force that this role can't use."`

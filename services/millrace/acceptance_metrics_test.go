@@ -39,7 +39,7 @@ func TestMetricsAreThoseOfTheList(t *testing.T) {
 		for _, name := range []string{
 			"events_read_total", "events_unwanted_total", "matches_total", "deliveries_produced_total", "attempts_total",
 			"attempt_duration_seconds", "attempts_in_flight", "deliveries_ended_total", "deliveries_delayed_total",
-			"dead_letters_total", "transactions_total", "transaction_records", "definitions_offset", "definitions_broken", "spans_total",
+			"destinations_stopped", "dead_letters_total", "transactions_total", "transaction_records", "definitions_offset", "definitions_broken", "spans_total",
 		} {
 			if _, ok := served["millrace_"+name]; !ok {
 				return false

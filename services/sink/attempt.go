@@ -247,7 +247,7 @@ func (a *attempt) detail() string {
 // expected say that it is the definition that is wrong.
 func (a *attempt) final() {
 	if a.Status != 0 && !a.said() && a.rev.final() && a.rev == a.revision() {
-		a.pause(state.Paused, state.FinalResponses, a.detail(), a.call.quiet())
+		a.pause(state.Paused, state.FinalResponses, fmt.Sprintf("%d final responses in a row, the last: %s", mostFinals, a.detail()), a.call.quiet())
 	}
 	a.giveUp(pipeline.FinalResponse)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/millrace-io/millrace/pipeline"
 	"github.com/millrace-io/millrace/pipeline/httpsend"
+	"github.com/millrace-io/millrace/pipeline/state"
 	"github.com/millrace-io/millrace/pipeline/telemetry"
 )
 
@@ -315,6 +318,45 @@ func TestNewDefinitionOpensTheGate(t *testing.T) {
 	})
 }
 
+// served is what /metrics says.
+func served(t *testing.T, tel *telemetry.Telemetry) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	tel.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	return w.Body.String()
+}
+
+// Destinations that somebody has to resume are counted; not so those that are no
+// longer there.
+func TestStoppedInTheMetrics(t *testing.T) {
+	t.Parallel()
+	tel, err := telemetry.New(t.Context(), telemetry.Config{Service: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		h := build(t, hooked("a", "")+hooked("b", "")+hooked("c", "")+hooked("d", "")+hooked("e", "status: paused"))
+		h.Metrics = tel.Metrics
+		of := func(name string, status state.Status) state.State { return state.State{Destination: name, Status: status, Revision: 1 << 40} }
+		for _, c := range []struct {
+			states           []state.State
+			paused, disabled int
+		}{
+			{nil, 0, 0},
+			{[]state.State{of("a", state.Paused), of("b", state.Disabled), of("c", state.Paused), of("d", state.Active), of("gone", state.Paused)}, 2, 1},
+			{[]state.State{of("a", state.Active), of("b", state.Disabled)}, 0, 1},
+		} {
+			h.countStopped(slices.Values(c.states))
+			text := served(t, tel)
+			for status, n := range map[string]int{"paused": c.paused, "disabled": c.disabled} {
+				if !regexp.MustCompile(fmt.Sprintf(`(?m)^millrace_destinations_stopped\{[^}]*status="%s"[^}]*\} %d$`, status, n)).MatchString(text) {
+					t.Errorf("of %v, %d %s are not in\n%s", c.states, n, status, text)
+				}
+			}
+		}
+	})
+}
+
 // TestBreakersInTheMetrics has a breaker that opens, and a definition that goes
 // while it is open, and calls that end after that.
 func TestBreakersInTheMetrics(t *testing.T) {
@@ -325,10 +367,8 @@ func TestBreakersInTheMetrics(t *testing.T) {
 	}
 	shows := func(want string) {
 		t.Helper()
-		w := httptest.NewRecorder()
-		tel.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
 		var got []string
-		for line := range strings.Lines(w.Body.String()) {
+		for line := range strings.Lines(served(t, tel)) {
 			if strings.HasPrefix(line, "millrace_breakers_open{") || strings.HasPrefix(line, "millrace_attempts_in_flight{") {
 				got = append(got, strings.TrimSpace(line[strings.LastIndex(line, "}")+1:]))
 			}
@@ -386,9 +426,7 @@ func TestOnlyCallsAreAttempts(t *testing.T) {
 	if got := h.became(h.takes(t.Context(), s)); got.reason != pipeline.TooLarge || got.called() {
 		t.Errorf("it became %+v", got)
 	}
-	w := httptest.NewRecorder()
-	tel.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
-	if text := w.Body.String(); strings.Contains(text, "millrace_attempts_total{") || !strings.Contains(text, "millrace_dead_letters_total{") {
+	if text := served(t, tel); strings.Contains(text, "millrace_attempts_total{") || !strings.Contains(text, "millrace_dead_letters_total{") {
 		t.Errorf("counted are:\n%s", text)
 	}
 }

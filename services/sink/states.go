@@ -142,6 +142,19 @@ func (s *sink) writeStates(ctx context.Context, write func(context.Context, map[
 // statesRetry is the pause after states could not be written.
 const statesRetry = time.Second
 
+// countStopped counts the destinations that somebody has to resume.
+func (s *sink) countStopped(all iter.Seq[state.State]) {
+	defs, n := s.newest(), map[state.Status]int64{}
+	for st := range all {
+		if r := defs.Resources[definition.Key{Kind: definition.KindDestination, Name: st.Destination}]; r != nil {
+			n[st.Of(r.Created).Status]++
+		}
+	}
+	for _, status := range []state.Status{state.Paused, state.Disabled} {
+		s.Metrics.DestinationsStopped.Set(n[status], string(status))
+	}
+}
+
 // followStates hands states on to destinations as they are written, until ctx
 // ends.
 func (s *sink) followStates(ctx context.Context, live *state.Live) {
@@ -150,6 +163,7 @@ func (s *sink) followStates(ctx context.Context, live *state.Live) {
 		for _, d := range s.all() {
 			d.follow(s.stateOf(d.name))
 		}
+		s.countStopped(live.Snapshot().All())
 		select {
 		case <-changed:
 		case <-ctx.Done():
