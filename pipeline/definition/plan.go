@@ -96,9 +96,9 @@ func (p *Plan) want(d *Definition) Problems {
 		return t.problems
 	default:
 		to.Created = from.Created
+		from = p.base.shown(from)
 		if fields := diff(from, to); len(fields) > 0 {
 			d.markWritten(fields)
-			p.base.Destinations[d.Name].hide(d.Key, fields)
 			p.Changes = append(p.Changes, Change{Modify, d.Key, from, to, fields})
 		} else {
 			p.Unchanged++
@@ -135,7 +135,7 @@ func (p *Plan) remove() Problems {
 		if wanted[k] {
 			problems = append(problems, Problem{Message: fmt.Sprintf("%s is to be applied and to be removed", k)})
 		}
-		p.Changes = append(p.Changes, Change{Op: Remove, Key: k, From: p.base.Resources[k]})
+		p.Changes = append(p.Changes, Change{Op: Remove, Key: k, From: p.base.shown(p.base.Resources[k])})
 	}
 	return append(problems, p.stillUsed(gone)...)
 }

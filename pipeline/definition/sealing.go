@@ -181,26 +181,46 @@ func (d *Definition) markWritten(fields []Field) {
 	}
 }
 
-// hide masks what a change of the destination shows of secrets that are in force
-// as they were written out: once they were not known to be secrets.
-func (d *Destination) hide(k Key, fields []Field) {
-	if k.Kind != KindDestination || d == nil {
-		return
+// shown is what is in force, for people: a mask is in the place of each secret of
+// a destination that is in force as it was written out, since it was not known for
+// one then.
+func (s *Snapshot) shown(r *Resource) *Resource {
+	if r == nil || r.Kind != KindDestination {
+		return r
 	}
-	masks := map[string]string{}
-	if len(d.URLSecrets()) > 0 {
-		masks[fieldURL] = d.ShownURL()
+	v, err := decodeSpec(r.Key(), r.Spec)
+	own, ok := v.(*Destination)
+	if err != nil || !ok {
+		return r
 	}
+	if !own.mask(s.Destinations[r.Name]) {
+		return r
+	}
+	out := *r
+	if out.Spec, err = marshal(own); err != nil {
+		return r
+	}
+	return &out
+}
+
+// mask says whether there was anything to mask. compiled is the same with its
+// preset; nil if it can't be used.
+func (d *Destination) mask(compiled *Destination) (masked bool) {
 	for _, f := range d.secretFields() {
 		if f.secret && f.text.Sealable() {
-			masks[strings.Join(f.path, ".")] = f.text.Masked()
+			if text, err := secret.Parse(f.text.Masked()); err == nil {
+				f.set(text)
+				masked = true
+			}
 		}
 	}
-	for i, f := range fields {
-		if text, ok := masks[f.Path]; ok && f.From != nil {
-			fields[i].From = appendText(nil, text)
-		}
+	if compiled != nil {
+		d.urlSecret = compiled.urlSecret
 	}
+	if len(d.URLSecrets()) > 0 {
+		d.Request.URL, masked = d.ShownURL(), true
+	}
+	return masked
 }
 
 // checkMoved warns where references that stay go to another address. They name

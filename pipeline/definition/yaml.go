@@ -141,7 +141,7 @@ var anchorForm = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
 func v3Error(err error, lines []string) *syntaxError {
 	m := v3Form.FindStringSubmatch(err.Error())
 	if m == nil {
-		return &syntaxError{place{1, 1}, "this is not YAML: " + err.Error()}
+		return &syntaxError{place{1, 1}, "this is not YAML"}
 	}
 	if anchor := anchorForm.FindStringSubmatch(m[2]); anchor != nil {
 		return noAnchor("*"+anchor[1], lines)

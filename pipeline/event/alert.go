@@ -22,14 +22,17 @@ type Alerts struct {
 // alert is what was told of a destination's dead letters.
 type alert struct {
 	last   Operator // that was told; of the year 1 before there was one
+	from   string   // what that was made of
 	untold int64    // since then
 }
 
-// Add counts a dead letter, given as what an operator event says of it. If it is
-// time for that event, Add says so and fills in Type and Count. For the dead
-// letter that was told of last it says the same again: a stage whose transaction
-// was aborted makes it once more.
-func (a *Alerts) Add(o *Operator) bool {
+// Tell counts a dead letter, given as what an operator event says of it, and adds
+// that event to the output if it is time for one.
+//
+// from names what the dead letter was made of, where that may be made into one
+// again, since a transaction was aborted; then the same event is told again. Others
+// of that transaction are counted twice.
+func (a *Alerts) Tell(names pipeline.Names, o Operator, from string, out *pipeline.Output) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.of == nil {
@@ -40,15 +43,13 @@ func (a *Alerts) Add(o *Operator) bool {
 		of = new(alert)
 		a.of[o.Destination] = of
 	}
-	if of.last.Delivery == o.Delivery && of.last.Count > 0 {
-		*o = of.last
-		return true
+	if from == "" || of.from != from {
+		of.untold++
+		if o.At.Sub(of.last.At) < AlertPause {
+			return
+		}
+		o.Type, o.Count = pipeline.DestinationDeadLetters, of.untold
+		of.last, of.from, of.untold = o, from, 0
 	}
-	of.untold++
-	if o.At.Sub(of.last.At) < AlertPause {
-		return false
-	}
-	o.Type, o.Count = pipeline.DestinationDeadLetters, of.untold
-	of.last, of.untold = *o, 0
-	return true
+	out.Send(of.last.Record(names))
 }

@@ -45,7 +45,7 @@ type proxy struct {
 	direct    *guard
 	userAgent string
 	net.Dialer
-	rejected atomic.Pointer[rejectedLogin] // the last one, until the proxy takes another; nil: none
+	rejected atomic.Pointer[rejectedLogin] // the last one, until the proxy answers anything else; nil: none
 }
 
 // rejectedLogin is a user name and password that the proxy does not take.
@@ -159,8 +159,12 @@ func (p *proxy) open(ctx context.Context, target string, roots *x509.CertPool) (
 	if err != nil {
 		return nil, err
 	}
-	if r := p.rejects(login); r != nil && time.Since(r.at) < loginPause {
-		return nil, r.err
+	if r := p.rejects(login); r != nil {
+		again := *r
+		again.at = time.Now()
+		if time.Since(r.at) < loginPause || !p.rejected.CompareAndSwap(r, &again) { // or somebody else tries it
+			return nil, r.err
+		}
 	}
 	conn, err := p.DialContext(ctx, "tcp", p.addr)
 	if err != nil {
@@ -226,7 +230,8 @@ func (p *proxy) ready(host string) error {
 	if err != nil {
 		return err
 	}
-	if r := p.rejects(login); r != nil {
+	// When nobody has tried it for long, nobody knows.
+	if r := p.rejects(login); r != nil && time.Since(r.at) < 6*loginPause {
 		return r.err
 	}
 	return nil
@@ -257,16 +262,17 @@ func (p *proxy) ask(conn net.Conn, request *http.Request, login string) error {
 	}
 	_ = response.Body.Close() // of a tunnel, there is none; of a refusal, nobody reads it
 	refusal := p.refusal(response.StatusCode)
-	switch {
-	case response.StatusCode == http.StatusProxyAuthRequired:
+	if response.StatusCode == http.StatusProxyAuthRequired {
 		p.rejected.Store(&rejectedLogin{sha256.Sum256([]byte(login)), time.Now(), refusal})
 		return refusal
+	}
+	p.rejected.Store(nil)
+	switch {
 	case response.StatusCode != http.StatusOK:
 		return refusal
 	case r.Buffered() > 0:
 		return p.failed(errors.New("it speaks before it is spoken to"))
 	}
-	p.rejected.Store(nil)
 	return nil
 }
 

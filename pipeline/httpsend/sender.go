@@ -146,7 +146,7 @@ func (s *Sender) prepare(now time.Time) *prepared {
 	if u != nil && u.Scheme == "http" && !s.tls.isZero() {
 		b.errs = append(b.errs, errors.New("tls is set, but the URL begins with http://"))
 	}
-	if err := errors.Join(b.errs...); err != nil {
+	if err := errors.Join(b.differing()...); err != nil {
 		return &prepared{err: err}
 	}
 	return &prepared{
@@ -176,6 +176,18 @@ type builder struct {
 	secured  *secured // nil: the usual
 	secrets  []secret.Value
 	errs     []error
+}
+
+// differing are the errors, each once: one secret may be missing in many places.
+func (b *builder) differing() (errs []error) {
+	said := map[string]bool{}
+	for _, err := range b.errs {
+		if !said[err.Error()] {
+			said[err.Error()] = true
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }
 
 func (b *builder) resolve(ref secret.Reference) string {

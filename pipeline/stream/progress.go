@@ -2,11 +2,9 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // Progress is how far roles have come with the topics that they read.
@@ -25,10 +23,7 @@ func ReadProgress(ctx context.Context, cfg Config, roles ...string) (*Progress, 
 	p := &Progress{map[place]ended{}}
 	for _, role := range roles {
 		group := cfg.Names.Group(role)
-		offsets, err := kadm.NewClient(cl).FetchOffsets(ctx, group)
-		if errors.Is(err, kerr.GroupIDNotFound) {
-			continue
-		}
+		offsets, err := committed(ctx, kadm.NewClient(cl), group)
 		if err != nil {
 			return nil, fmt.Errorf("reading what group %s has committed: %w", group, err)
 		}

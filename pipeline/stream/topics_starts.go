@@ -22,7 +22,7 @@ func (in *initializer) starts(ctx context.Context) error {
 		return err
 	}
 	group := in.cfg.Names.Group("filter")
-	committed, err := in.committed(ctx, group)
+	have, err := committed(ctx, in.adm, group)
 	if err != nil {
 		return fmt.Errorf("asking where group %q is: %w", group, err)
 	}
@@ -34,7 +34,7 @@ func (in *initializer) starts(ctx context.Context) error {
 	for _, name := range in.eventNames {
 		s := TopicStart{name, topics[name].ID, map[int32]int64{}}
 		for p := range int32(topics[name].Partitions) {
-			if at, ok := committed.Lookup(name, p); ok && at.Err == nil && at.At >= 0 {
+			if at, ok := have.Lookup(name, p); ok && at.Err == nil && at.At >= 0 {
 				s.Partitions[p] = at.At
 				continue
 			}
@@ -50,9 +50,10 @@ func (in *initializer) starts(ctx context.Context) error {
 	return in.commit(ctx, group, todo)
 }
 
-func (in *initializer) committed(ctx context.Context, group string) (out kadm.OffsetResponses, err error) {
+// committed is what a group has committed; nothing if there is no such group.
+func committed(ctx context.Context, adm *kadm.Client, group string) (out kadm.OffsetResponses, err error) {
 	err = patiently(ctx, func(ctx context.Context) (err error) {
-		out, err = in.adm.FetchOffsets(ctx, group)
+		out, err = adm.FetchOffsets(ctx, group)
 		if errors.Is(err, kerr.GroupIDNotFound) {
 			return nil
 		}

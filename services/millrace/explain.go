@@ -190,20 +190,21 @@ func (q *inquiry) scan(ctx context.Context, topics []string, since time.Time, wh
 }
 
 // inquire finds what became of the event. A producer's clock may be ahead, so
-// what is not found since the record's time may still be there; and Kafka may
-// show a moment late what came of a record that has ended.
+// what is not found since the record's time may still be there. And what ended
+// without a trace may have gone on while we looked, so we look again.
 func (q *inquiry) inquire(ctx context.Context, since time.Time) error {
-	near := q.record.Time.Add(-clockMargin)
-	err := q.answer(ctx, near)
-	switch {
-	case err != nil:
-		return err
-	case q.where().state == stateEnded:
-		return q.answer(ctx, near)
-	case q.where().state == stateUnmatched && since.Before(near):
-		return q.answer(ctx, since)
+	from := q.record.Time.Add(-clockMargin)
+	for try := 0; ; try++ {
+		if err := q.answer(ctx, from); err != nil {
+			return err
+		}
+		switch is := q.where().state; {
+		case is == stateUnmatched && since.Before(from):
+			from = since
+		case is != stateEnded || try == 2:
+			return nil
+		}
 	}
-	return nil
 }
 
 // answer finds what became of the event in what was written since then, and

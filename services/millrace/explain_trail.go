@@ -21,7 +21,7 @@ type trail struct {
 	definitions int64            // offset of those it was matched or, without atMatch, mapped under
 	atMatch     bool             // the match itself is kept
 	attempts    []*event.Attempt // in their order
-	newest      sighting         // of the delivery
+	seen        []sighting       // of the delivery
 }
 
 // made notes under which definitions a record of the event was made. A match
@@ -48,18 +48,29 @@ type sighting struct {
 	at     time.Time
 	state  string
 	detail string
-	record *pipeline.Record
+	place  source
 }
 
 // final says whether nothing comes after that by itself.
 func (s sighting) final() bool { return s.state == stateDelivered || s.state == stateDeadLetter }
 
-// see keeps the newest sighting. Records of one transaction have one time: what
-// is final came last.
-func (t *trail) see(s sighting) {
-	if c := s.at.Compare(t.newest.at); c > 0 || c == 0 && !t.newest.final() {
-		t.newest = s
+func (t *trail) see(r *pipeline.Record, at time.Time, state, detail string) {
+	t.seen = append(t.seen, sighting{at, state, detail, sourceOf(r)})
+}
+
+// standing is where the delivery is: in a record that nobody has worked off yet,
+// or where it ended; if there are several, since an event was sent again, in the
+// newest. What has been worked off says nothing, whatever its time: clocks differ.
+func (t *trail) standing(progress *stream.Progress) (s sighting, ended bool) {
+	for _, seen := range t.seen {
+		if !seen.final() && progress.Ended(seen.place.Topic, seen.place.Partition, seen.place.Offset) {
+			continue
+		}
+		if c := seen.at.Compare(s.at); c > 0 || c == 0 && !s.final() {
+			s = seen
+		}
 	}
+	return s, s.state == "" && len(t.seen) > 0
 }
 
 // clockMargin is how much the clocks of those who write may differ.
@@ -71,10 +82,10 @@ func (q *inquiry) follow(ctx context.Context, since time.Time) error {
 	if err != nil {
 		return err
 	}
-	if q.progress, err = stream.ReadProgress(ctx, q.cfg, transform.Role, sink.Role, sink.DelaysRole); err != nil {
+	if err := q.scan(ctx, topics, since, "looking for the delivery", q.read); err != nil {
 		return err
 	}
-	if err := q.scan(ctx, topics, since, "looking for the delivery", q.read); err != nil {
+	if q.progress, err = stream.ReadProgress(ctx, q.cfg, transform.Role, sink.Role, sink.DelaysRole); err != nil {
 		return err
 	}
 	slices.SortStableFunc(q.attempts, func(a, b *event.Attempt) int { return a.At.Compare(b.At) })
@@ -121,7 +132,7 @@ func (q *inquiry) readMatch(r *pipeline.Record, header []byte) {
 		return
 	}
 	q.made(m.At, m.Definitions, true)
-	q.see(sighting{m.At, stateUnderWay, "to the transform", r})
+	q.see(r, m.At, stateUnderWay, "to the transform")
 }
 
 // matches says whether a match is of the event and names the webhook.
@@ -139,7 +150,7 @@ func (q *inquiry) readAttempt(r *pipeline.Record) {
 	}
 	q.attempts = append(q.attempts, a)
 	if a.Outcome == "success" {
-		q.see(sighting{r.Time, stateDelivered, fmt.Sprintf("by attempt %d", a.Attempt), r})
+		q.see(r, r.Time, stateDelivered, fmt.Sprintf("by attempt %d", a.Attempt))
 	}
 }
 
@@ -158,7 +169,7 @@ func (q *inquiry) readDeadLetter(r *pipeline.Record, header []byte) {
 	} else if d, err := pipeline.ParseDelivery(x.Envelope); err == nil {
 		q.made(d.MatchedAt, d.Definitions, false)
 	}
-	q.see(sighting{x.At, stateDeadLetter, fmt.Sprintf("%s at the %s: %s", x.Reason, x.Stage, x.Error), r})
+	q.see(r, x.At, stateDeadLetter, fmt.Sprintf("%s at the %s: %s", x.Reason, x.Stage, x.Error))
 }
 
 func (q *inquiry) readDelivery(r *pipeline.Record, header []byte) {
@@ -167,20 +178,20 @@ func (q *inquiry) readDelivery(r *pipeline.Record, header []byte) {
 		return
 	}
 	q.made(d.MatchedAt, d.Definitions, false)
-	s := sighting{r.Time, stateUnderWay, "to the sinks of lane " + d.Lane, r}
+	is, detail := stateUnderWay, "to the sinks of lane "+d.Lane
 	for _, tier := range pipeline.Tiers() {
 		if r.Topic == q.cfg.Names.Delays(tier) {
-			s.state, s.detail = stateWaiting, fmt.Sprintf("in delay tier %s, due at %s", tier.Name, d.Due.UTC().Format(time.RFC3339))
+			is, detail = stateWaiting, fmt.Sprintf("in delay tier %s, due at %s", tier.Name, d.Due.UTC().Format(time.RFC3339))
 		}
 	}
 	why := q.notCalled(d.Destination)
 	switch {
 	case r.Topic == q.cfg.Names.Waiting(d.Lane) && why == "":
-		s.state, s.detail = stateWaiting, "until its turn comes, or a sink has the secret or the token that it lacks (its /readyz says so)"
-	case s.state == stateUnderWay && why != "", r.Topic == q.cfg.Names.Waiting(d.Lane):
-		s.state, s.detail = stateWaiting, "until destination "+d.Destination+" takes calls again: "+why
+		is, detail = stateWaiting, "until its turn comes, or a sink has the secret or the token that it lacks (its /readyz says so)"
+	case is == stateUnderWay && why != "", r.Topic == q.cfg.Names.Waiting(d.Lane):
+		is, detail = stateWaiting, "until destination "+d.Destination+" takes calls again: "+why
 	}
-	q.see(s)
+	q.see(r, r.Time, is, detail)
 }
 
 // notCalled says why a destination is not called; "" where definition and state
@@ -191,6 +202,8 @@ func (q *inquiry) notCalled(destination string) string {
 		return ""
 	case statusOpen:
 		return r.Why
+	case statusBroken:
+		return "its definition can't be used: " + r.Why
 	default:
 		return fmt.Sprintf("it is %s by %s (%s)", r.Status, r.By, r.Why)
 	}
@@ -198,12 +211,10 @@ func (q *inquiry) notCalled(destination string) string {
 
 // where says where the delivery stands.
 func (q *inquiry) where() sighting {
-	s := q.newest
+	s, ended := q.standing(q.progress)
 	switch {
-	case s.final():
-		return s
-	case s.state != "" && q.progress.Ended(s.record.Topic, s.record.Partition, s.record.Offset):
-		return sighting{at: s.at, state: stateEnded, detail: q.whyEnded()}
+	case ended:
+		return sighting{state: stateEnded, detail: q.whyEnded()}
 	case s.state != "":
 		return s
 	case len(q.attempts) > 0:

@@ -157,11 +157,11 @@ func serve(ctx context.Context, l *logSettings, std streams, k *kafkaSettings, w
 	if err != nil {
 		return err
 	}
-	return quietly(ctx, runService(ctx, cfg, web, add))
+	return runService(ctx, cfg, web, add)
 }
 
-// quietly drops an error that a signal has brought about: a service that it ends
-// while it starts has done what was wanted.
+// quietly drops an error that a signal has brought about while a service starts:
+// to end was what was wanted.
 func quietly(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
@@ -188,7 +188,7 @@ func runService(ctx context.Context, cfg stream.Config, web *serviceSettings, ad
 		return err
 	}
 	if cfg, err = cfg.Sized(ctx); err != nil {
-		return err
+		return quietly(ctx, err)
 	}
 	s := &service{
 		cfg: cfg, log: cfg.Log, Telemetry: tel, health: telemetry.NewHealth("definitions"),

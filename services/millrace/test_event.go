@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -158,17 +157,10 @@ func suggested(e eventLine, s expression.Suggestion) (eventLine, error) {
 	return e, nil
 }
 
-// oneLine is an error's text on one line: joined errors have several, and may
-// say the same.
+// oneLine is an error's text on one line: joined errors have several.
 func oneLine(err error) string {
 	if err == nil {
 		return ""
 	}
-	var said []string
-	for line := range strings.Lines(err.Error()) {
-		if line = strings.TrimSuffix(line, "\n"); !slices.Contains(said, line) {
-			said = append(said, line)
-		}
-	}
-	return strings.Join(said, "; ")
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }

@@ -44,7 +44,7 @@ func (c *upCmd) Run(ctx context.Context, line *kong.Context, l *logSettings, std
 			return &codeError{exitUsage, fmt.Errorf("up: --%s is of the embedded broker, but --brokers (or MILLRACE_BROKERS) says to use the Kafka at %s; "+
 				"leave out one of them", flag, strings.Join(c.Brokers, ", "))}
 		}
-		return quietly(ctx, c.run(ctx, c.Brokers, l, std))
+		return c.run(ctx, c.Brokers, l, std)
 	}
 	b, err := c.open(l, std, pipeline.Names(c.Prefix))
 	if err != nil {
@@ -54,7 +54,7 @@ func (c *upCmd) Run(ctx context.Context, line *kong.Context, l *logSettings, std
 		if err := c.ownKeyset(); err != nil {
 			return err
 		}
-		return quietly(ctx, c.run(ctx, b.Addrs(), l, std))
+		return c.run(ctx, b.Addrs(), l, std)
 	})
 }
 
@@ -88,10 +88,10 @@ func (c *upCmd) run(ctx context.Context, brokers []string, l *logSettings, std s
 		return err
 	}
 	if err := cfg.Ping(ctx); err != nil {
-		return err
+		return quietly(ctx, err)
 	}
 	if err := c.prepare(ctx, cfg, std); err != nil {
-		return err
+		return quietly(ctx, err)
 	}
 	return runService(ctx, cfg, &c.serviceSettings, func(s *service) error { return c.add(s, log, std) })
 }

@@ -26,6 +26,7 @@ type destination struct {
 
 	mu       sync.Mutex
 	gone     bool // its definition is
+	rests    bool // nothing runs any more
 	current  *revision
 	live     queue // from the deliveries of the lane
 	back     queue // from its redeliveries

@@ -337,7 +337,9 @@ func TestStoppedInTheMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := build(t, hooked("a", "")+hooked("b", "")+hooked("c", "")+hooked("d", "")+hooked("e", "status: paused"))
 		h.Metrics = tel.Metrics
-		of := func(name string, status state.Status) state.State { return state.State{Destination: name, Status: status, Revision: 1 << 40} }
+		of := func(name string, status state.Status) state.State {
+			return state.State{Destination: name, Status: status, Revision: 1 << 40}
+		}
 		for _, c := range []struct {
 			states           []state.State
 			paused, disabled int

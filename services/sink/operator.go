@@ -18,11 +18,8 @@ func (s *sink) alert(c *call, dead *pipeline.PermanentError, out *pipeline.Outpu
 	if c.quiet() || s.destination(v.Destination) == nil { // nobody asks about one that is gone
 		return
 	}
-	o := event.Operator{
+	s.alerts.Tell(s.names, event.Operator{
 		At: time.Now(), Destination: v.Destination, Lane: v.Lane, Webhook: v.Webhook, Delivery: v.ID,
 		Reason: string(dead.Reason), Detail: dead.Err.Error(), Status: c.status,
-	}
-	if s.alerts.Add(&o) {
-		out.Send(o.Record(s.names))
-	}
+	}, "", out)
 }

@@ -145,6 +145,7 @@ func (s *sink) beside(ctx context.Context, jobs ...func(context.Context)) (stop 
 func (s *sink) rest() {
 	for _, d := range s.all() {
 		d.mu.Lock()
+		d.rests = true
 		d.stopWatch()
 		d.mu.Unlock()
 	}

@@ -233,7 +233,7 @@ func (d *destination) comesBack(at time.Time) {
 // with mu held.
 func (d *destination) look() {
 	d.stopWatch()
-	if d.gone {
+	if d.gone || d.rests {
 		return
 	}
 	now := time.Now()
@@ -376,7 +376,7 @@ func (d *destination) anew(back time.Time) {
 // save has a change of the state written. Called with mu held.
 func (d *destination) save(c state.Change) {
 	r := d.known.Load().Resources[definition.Key{Kind: definition.KindDestination, Name: d.name}]
-	if d.gone || r == nil {
+	if d.gone || r == nil || r.Created != d.created {
 		return // it has been removed; the state of whoever has its name now is another
 	}
 	revision := r.Revision

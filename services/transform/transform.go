@@ -176,13 +176,10 @@ func (w *webhook) bury(err error, to *definition.Destination, out *pipeline.Outp
 
 // alert adds the operator event about a dead letter, if it is time for one.
 func (w *webhook) alert(dead *pipeline.PermanentError, to *definition.Destination, out *pipeline.Output) {
-	o := event.Operator{
+	w.alerts.Tell(w.names, event.Operator{
 		At: time.Now(), Destination: to.Name, Lane: to.Lane, Webhook: w.name, Delivery: w.id,
 		Reason: string(dead.Reason), Detail: dead.Err.Error(),
-	}
-	if w.alerts.Add(&o) {
-		out.Send(o.Record(w.names))
-	}
+	}, fmt.Sprint(w.in.Topic, "/", w.in.Partition, "@", w.in.Offset, " for ", w.name), out)
 }
 
 func (w *webhook) count(e pipeline.Ending, out *pipeline.Output) {
