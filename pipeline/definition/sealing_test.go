@@ -199,6 +199,16 @@ func TestSecretsInForceAreHidden(t *testing.T) {
 			t.Errorf("the plan says %s", said)
 		}
 	}
+	for what, set := range map[string]string{"without headers": destination("crm", ""), "removed": destination("other", "")} {
+		p, problems := definition.NewPlan(base, parse(set), definition.Options{Owner: "a", Prune: true, Force: true, Keys: newKeys(t).Public()})
+		if problems.Err() != nil {
+			t.Fatal(problems)
+		}
+		said, err := json.Marshal(p.Changes)
+		if err != nil || strings.Contains(string(said), "geheim") || !strings.Contains(string(said), "[secret]") {
+			t.Errorf("%s: %v, the plan says %s", what, err, said)
+		}
+	}
 }
 
 // A URL that is too long once its secrets are sealed would be none that works.

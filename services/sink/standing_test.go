@@ -753,6 +753,20 @@ func TestTheNameOfARemovedDestination(t *testing.T) {
 			}
 		})
 	})
+	t.Run("found out while the new one is being learned", func(t *testing.T) {
+		test(t, hooked("another", "")+hooked("crm", ""), func(t *testing.T, h *house) {
+			h.newest()
+			old := h.runtimeOf("crm")
+			h.live.replace(t, hooked("another", ""))
+			h.live.apply(t, hooked("crm", "platform: another"))
+			h.known.Store(h.live.Snapshot()) // as learn does before it comes to each destination
+			old.pause(state.Paused, state.Refused, "401", false)
+			synctest.Wait()
+			if got, there := h.written["crm"]; there && got.Status == state.Paused {
+				t.Errorf("the new one's state is %+v", got)
+			}
+		})
+	})
 	t.Run("its breaker, written over the old one's pause", func(t *testing.T) {
 		test(t, hooked("another", "")+hooked("crm", guarded), func(t *testing.T, h *house) {
 			h.live.replace(t, hooked("another", ""))
