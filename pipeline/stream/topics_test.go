@@ -252,8 +252,7 @@ func send(t *testing.T, cfg Config, topic string, n int) {
 
 func committedAt(t *testing.T, cfg Config, topic string) int64 {
 	t.Helper()
-	in := &initializer{cfg: cfg, adm: kadm.NewClient(testClient(t, cfg))}
-	os, err := committed(t.Context(), in.adm, cfg.Names.Group("filter"))
+	os, err := committed(t.Context(), kadm.NewClient(testClient(t, cfg)), cfg.Names.Group("filter"))
 	if err != nil {
 		t.Fatal(err)
 	}
