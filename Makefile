@@ -32,7 +32,7 @@ build: ## Build bin/millrace
 
 .PHONY: test
 test: ## Run the tests on the embedded broker (under six minutes on two cores)
-	$(GO) test -race -timeout 6m ./...
+	$(GO) test -race -timeout 10m ./...
 
 .PHONY: test-kafka
 test-kafka: ## Run the tests that use a broker on Apache Kafka (needs Java 17 and Maven)
