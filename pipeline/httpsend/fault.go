@@ -42,7 +42,7 @@ func is[E error](err error) bool {
 
 // plainly is the text of an error, in plain words where net/http has none.
 func plainly(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) && !is[*net.OpError](err) { // which names the address
 		return "no answer in time"
 	}
 	text := err.Error()

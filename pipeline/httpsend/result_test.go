@@ -1,7 +1,11 @@
 package httpsend
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"testing"
 	"time"
 )
@@ -122,4 +126,26 @@ func FuzzRetryAfter(f *testing.F) {
 			t.Errorf("%q: %v", value, d)
 		}
 	})
+}
+
+// A time-out is told in plain words, and one of a connection with its address.
+func TestPlainly(t *testing.T) {
+	t.Parallel()
+	_, late := (&net.Dialer{Timeout: time.Nanosecond}).DialContext(t.Context(), "tcp", "127.0.0.1:9")
+	if !errors.Is(late, context.DeadlineExceeded) {
+		t.Fatal(late)
+	}
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{context.DeadlineExceeded, "no answer in time"},
+		{fmt.Errorf("reading: %w", context.DeadlineExceeded), "no answer in time"},
+		{late, "dial tcp 127.0.0.1:9: i/o timeout"},
+		{io.EOF, "EOF"},
+	} {
+		if got := plainly(c.err); got != c.want {
+			t.Errorf("%v: %q, expected %q", c.err, got, c.want)
+		}
+	}
 }
