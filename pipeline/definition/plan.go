@@ -95,14 +95,15 @@ func (p *Plan) want(d *Definition) Problems {
 		t.report(d.node.find([]string{"name"}).at, "%s belongs to %q, not to %q; with force it is taken over", d.Key, from.Owner, to.Owner)
 		return t.problems
 	default:
+		if len(diff(from, to)) == 0 {
+			p.Unchanged++
+			break
+		}
 		to.Created = from.Created
 		from = p.base.shown(from)
-		if fields := diff(from, to); len(fields) > 0 {
-			d.markWritten(fields)
-			p.Changes = append(p.Changes, Change{Modify, d.Key, from, to, fields})
-		} else {
-			p.Unchanged++
-		}
+		fields := diff(from, to)
+		d.markWritten(fields)
+		p.Changes = append(p.Changes, Change{Modify, d.Key, from, to, fields})
 	}
 	return nil
 }

@@ -28,17 +28,23 @@ func (s sealer) seal(t *testing.T, field, text string) secret.Reference {
 	return r
 }
 
+// sealing makes what seals secrets for a destination, and a client that opens them.
+func sealing(t *testing.T, goes string) (sealer, *httpsend.Client) {
+	t.Helper()
+	keys, err := secret.NewKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealer{keys, secret.Place{Owner: "Destination/crm", Goes: goes}},
+		client(t, httpsend.Options{Allow: local, Secrets: &secret.Resolver{Keys: &secret.Keyring{Load: keys.Reveal}}})
+}
+
 // TestSealedSecretsAreSent puts sealed secrets wherever there may be one. They
 // are opened in their own field alone, and shown by no more than their end.
 func TestSealedSecretsAreSent(t *testing.T) {
 	t.Parallel()
 	e := pipelinetest.Receiver(t)
-	keys, err := secret.NewKeys()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := sealer{keys, secret.Place{Owner: "Destination/crm", Goes: e.URL}}
-	c := client(t, httpsend.Options{Allow: local, Secrets: &secret.Resolver{Keys: &secret.Keyring{Load: keys.Reveal}}})
+	s, c := sealing(t, e.URL)
 	const plain = "pl4nted"
 	for name, x := range map[string]struct {
 		target httpsend.Target
@@ -75,12 +81,7 @@ func TestSealedSecretsAreSent(t *testing.T) {
 func TestWaitingCallsAreSentWithNewSeals(t *testing.T) {
 	t.Parallel()
 	e := pipelinetest.Receiver(t)
-	keys, err := secret.NewKeys()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := sealer{keys, secret.Place{Owner: "Destination/crm", Goes: e.URL}}
-	c := client(t, httpsend.Options{Allow: local, Secrets: &secret.Resolver{Keys: &secret.Keyring{Load: keys.Reveal}}})
+	s, c := sealing(t, e.URL)
 	url := func(user, key, sig string) string {
 		return e.URL + "/" + user + "?key=" + s.seal(t, "request.url", key).String() + "&sig=" + s.seal(t, "request.url", sig).String()
 	}

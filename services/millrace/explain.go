@@ -220,7 +220,7 @@ func (q *inquiry) answer(ctx context.Context, since time.Time) error {
 // explain explains under the definitions of then, if they are known: with their
 // catalog too, by which values were converted.
 func (q *inquiry) explain(ctx context.Context) (err error) {
-	q.then = q.defs
+	q.then, q.why = q.defs, nil
 	if !q.matchedAt.IsZero() {
 		if q.then, err = q.history.At(q.builtin, q.definitions); err != nil {
 			return err
@@ -231,7 +231,6 @@ func (q *inquiry) explain(ctx context.Context) (err error) {
 	}
 	c := q.then.Webhooks[q.Webhook]
 	if c == nil {
-		q.why = nil
 		return nil
 	}
 	if q.why, err = c.Explain(q.event, q.then.Catalog); err != nil {

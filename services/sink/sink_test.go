@@ -172,7 +172,7 @@ func (h *house) write(_ context.Context, all map[string]state.Change) error {
 
 // had puts down what another sink wrote of a destination.
 func (h *house) had(s state.State) {
-	s.Revision = h.live.Snapshot().Resources[definition.Key{Kind: definition.KindDestination, Name: s.Destination}].Revision
+	s.Revision = resourceOf(h.live.Snapshot(), s.Destination).Revision
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.written[s.Destination] = s

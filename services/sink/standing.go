@@ -375,7 +375,7 @@ func (d *destination) anew(back time.Time) {
 
 // save has a change of the state written. Called with mu held.
 func (d *destination) save(c state.Change) {
-	r := d.known.Load().Resources[definition.Key{Kind: definition.KindDestination, Name: d.name}]
+	r := resourceOf(d.known.Load(), d.name)
 	if d.gone || r == nil || r.Created != d.created {
 		return // it has been removed; the state of whoever has its name now is another
 	}

@@ -72,10 +72,16 @@ func inTurn(name string, list []change) state.Change {
 	}
 }
 
+// resourceOf is the definition in force of the destination of a name, as it was
+// written; nil if there is none.
+func resourceOf(defs *definition.Snapshot, name string) *definition.Resource {
+	return defs.Resources[definition.Key{Kind: definition.KindDestination, Name: name}]
+}
+
 // created is the revision at which the destination of a name came into being; 0
 // if there is none, or nobody noted that.
 func created(defs *definition.Snapshot, name string) int64 {
-	if r := defs.Resources[definition.Key{Kind: definition.KindDestination, Name: name}]; r != nil {
+	if r := resourceOf(defs, name); r != nil {
 		return r.Created
 	}
 	return 0
@@ -146,7 +152,7 @@ const statesRetry = time.Second
 func (s *sink) countStopped(all iter.Seq[state.State]) {
 	defs, n := s.newest(), map[state.Status]int64{}
 	for st := range all {
-		if r := defs.Resources[definition.Key{Kind: definition.KindDestination, Name: st.Destination}]; r != nil {
+		if r := resourceOf(defs, st.Destination); r != nil {
 			n[st.Of(r.Created).Status]++
 		}
 	}
