@@ -183,7 +183,7 @@ func TestARowHasNoWindow(t *testing.T) {
 	for name, every := range map[string]time.Duration{"one delivery": 0, "one every ten minutes": 10 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			test(t, hooked("crm", "")+hooked("another", ""), func(t *testing.T, h *house) {
-				log := &strings.Builder{}
+				log := &logText{}
 				h.Log = logTo(log)
 				w := h.works(1000)
 				h.answer("crm", always(failed(0, httpsend.ClassConnect, 0), time.Millisecond))

@@ -156,7 +156,7 @@ func returnToABacklog(t *testing.T, backlog int) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, hooked("crm", "retry: {attempts: 100}")+hooked("another", ""), func(t *testing.T, h *house) {
-				log := &strings.Builder{}
+				log := &logText{}
 				h.Log = logTo(log)
 				p := &platform{house: h, name: "crm", capacity: capacity}
 				h.answer("crm", p.endpoint)

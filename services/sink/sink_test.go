@@ -411,7 +411,23 @@ func (h *house) lineOf(name string) float64 {
 	return d.pace.line
 }
 
-// logTo is a log as text.
-func logTo(w *strings.Builder) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, nil)) // which locks
+// logText is a log as text. Whoever reads it may do so while another writes.
+type logText struct {
+	mu   sync.Mutex
+	text strings.Builder
 }
+
+// Write implements io.Writer.
+func (l *logText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func logTo(l *logText) *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }

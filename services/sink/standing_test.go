@@ -608,7 +608,7 @@ func TestPatienceDuringSlowStart(t *testing.T) {
 // destination did: the slow start is still to come.
 func TestAPassThatBeginsLate(t *testing.T) {
 	test(t, hooked("crm", "retry: {attempts: 100}")+hooked("another", ""), func(t *testing.T, h *house) {
-		log := &strings.Builder{}
+		log := &logText{}
 		h.Log = logTo(log)
 		p := &platform{house: h, name: "crm", capacity: 100}
 		h.answer("crm", p.endpoint)
