@@ -2,6 +2,7 @@ package stream
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -17,21 +18,23 @@ import (
 // when a member reads its assignment.
 type laneBalancer struct {
 	kgo.GroupBalancer
-	names pipeline.Names
-	had   *claim
+	names  pipeline.Names
+	had    *claim
+	rejoin func() // makes this member join the group once more
 }
 
-// claim is what a member had when it was last asked. A member that Kafka lost
-// sight of has nothing any more; asking for the same again spares the calls
-// whose endings it still holds (see kept). Whoever was given a partition since
-// then asks with a later generation, and wins.
+// claim is what a member was given last. A member that Kafka lost sight of has
+// nothing any more; asking for the same again spares the calls whose endings it
+// still holds (see kept). Whoever was given a partition since then asks with a
+// later generation, and wins.
 type claim struct {
 	partitions map[string][]int32
 	generation int32
+	fromMemory bool // of what Kafka lost sight of
 }
 
-func newLaneBalancer(names pipeline.Names) laneBalancer {
-	return laneBalancer{GroupBalancer: kgo.CooperativeStickyBalancer(), names: names, had: &claim{}}
+func newLaneBalancer(names pipeline.Names, rejoin func()) laneBalancer {
+	return laneBalancer{GroupBalancer: kgo.CooperativeStickyBalancer(), names: names, had: &claim{}, rejoin: rejoin}
 }
 
 // ProtocolName is part of the group's protocol: members that follow other rules
@@ -47,9 +50,36 @@ func (b laneBalancer) follows(topic string) bool {
 // JoinGroupMetadata tells the leader what this member has of the deliveries.
 func (b laneBalancer) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
 	if len(current) > 0 {
-		*b.had = claim{leading(b, current), generation}
+		b.had.partitions = leading(b, current)
+	}
+	b.had.fromMemory = len(current) == 0 && len(b.had.partitions) > 0
+	if generation >= 0 {
+		b.had.generation = generation
 	}
 	return b.GroupBalancer.JoinGroupMetadata(topics, b.had.partitions, b.had.generation)
+}
+
+// settle notes what a member was given. What it claimed from memory and was not
+// given is withheld from everybody until it has let that go; having nothing to
+// let go, it has to say so by itself.
+func (b laneBalancer) settle(given map[string][]int32) {
+	withheld := b.had.fromMemory && !within(b.had.partitions, given)
+	b.had.partitions, b.had.fromMemory = maps.Clone(given), false
+	if withheld {
+		b.rejoin()
+	}
+}
+
+// within says that b has every partition that a has.
+func within(a, b map[string][]int32) bool {
+	for topic, partitions := range a {
+		for _, p := range partitions {
+			if !slices.Contains(b[topic], p) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // leading leaves out the topics that follow.
@@ -69,6 +99,7 @@ func (b laneBalancer) ParseSyncAssignment(assignment []byte) (map[string][]int32
 	if err != nil {
 		return nil, err
 	}
+	b.settle(given)
 	all := map[string][]int32{}
 	for topic, partitions := range given {
 		all[topic] = partitions

@@ -2,9 +2,13 @@ package stream
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // lanes is a group of sinks on lanes.
@@ -135,4 +139,128 @@ func TestFollows(t *testing.T) {
 			t.Errorf("%s follows: %v", topic, got)
 		}
 	}
+}
+
+// joining is a group's way to an assignment, without a broker: the leader spreads
+// the partitions, and each member reads what it was given.
+type joining struct {
+	members    map[string]laneBalancer
+	owned      map[string]map[string][]int32
+	rejoins    map[string]bool
+	generation int32
+}
+
+const (
+	joinTopic      = "p.deliveries.default"
+	joinPartitions = 6
+)
+
+func newJoining() *joining {
+	return &joining{members: map[string]laneBalancer{}, owned: map[string]map[string][]int32{}, rejoins: map[string]bool{}}
+}
+
+// only lets the group consist of these members, new ones and old.
+func (j *joining) only(ids ...string) {
+	maps.DeleteFunc(j.members, func(id string, _ laneBalancer) bool { return !slices.Contains(ids, id) })
+	for _, id := range ids {
+		if _, ok := j.members[id]; !ok {
+			j.members[id] = newLaneBalancer("p.", func() { j.rejoins[id] = true })
+		}
+	}
+}
+
+func (j *joining) round(t *testing.T) {
+	t.Helper()
+	clear(j.rejoins)
+	j.generation++
+	var members []kmsg.JoinGroupResponseMember
+	for _, id := range slices.Sorted(maps.Keys(j.members)) {
+		m := kmsg.NewJoinGroupResponseMember()
+		m.MemberID, m.ProtocolMetadata = id, j.members[id].JoinGroupMetadata([]string{joinTopic}, j.owned[id], j.generation-1)
+		members = append(members, m)
+	}
+	leader := j.members[members[0].MemberID]
+	balancer, _, err := leader.MemberBalancer(members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := balancer.(kgo.GroupMemberBalancerOrError).BalanceOrError(map[string]int32{joinTopic: joinPartitions})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range plan.IntoSyncAssignment() {
+		all, err := j.members[a.MemberID].ParseSyncAssignment(a.MemberAssignment)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given := leading(leader, all)
+		if !within(j.owned[a.MemberID], given) {
+			j.rejoins[a.MemberID] = true // as the client does once it has let them go
+		}
+		j.owned[a.MemberID] = given
+	}
+}
+
+// settle lets them join until nobody wants to again, and wants every partition
+// to have one owner, and all owners to have as many.
+func (j *joining) settle(t *testing.T) {
+	t.Helper()
+	last := j.generation + 5
+	for j.round(t); len(j.rejoins) > 0; j.round(t) {
+		if j.generation == last {
+			t.Fatal("the group does not come to rest")
+		}
+	}
+	var all []int32
+	for id := range j.members {
+		owned := j.owned[id][joinTopic]
+		all = append(all, owned...)
+		if len(owned) != joinPartitions/len(j.members) {
+			t.Errorf("%s has %v of %d", id, owned, joinPartitions)
+		}
+	}
+	slices.Sort(all)
+	if !slices.Equal(all, []int32{0, 1, 2, 3, 4, 5}) {
+		t.Errorf("owned are %v", all)
+	}
+}
+
+// Members that lost their broker ask for what they had. What the leader means
+// for somebody else must not stay without an owner.
+func TestClaimsFromMemory(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ before, after []string }{
+		"the same members":         {[]string{"a", "b"}, []string{"a", "b"}},
+		"one more than before":     {[]string{"a", "b"}, []string{"a", "b", "c"}},
+		"two more than before":     {[]string{"a"}, []string{"a", "b", "c"}},
+		"one less than before":     {[]string{"a", "b", "c"}, []string{"a", "c"}},
+		"another one than before":  {[]string{"a", "b"}, []string{"b", "c"}},
+		"a single one, then three": {[]string{"c"}, []string{"a", "b", "c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			j := newJoining()
+			j.only(c.before...)
+			j.settle(t)
+			clear(j.owned) // the loss
+			j.only(c.after...)
+			j.settle(t)
+		})
+	}
+}
+
+// A loss in the middle of a handover: what one member was about to let go has
+// no owner yet.
+func TestLossWithinAHandover(t *testing.T) {
+	t.Parallel()
+	j := newJoining()
+	j.only("b")
+	j.settle(t)
+	j.only("a", "b")
+	j.round(t)
+	if !j.rejoins["b"] {
+		t.Fatal("b has nothing to let go")
+	}
+	clear(j.owned)
+	j.settle(t)
 }

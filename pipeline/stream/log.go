@@ -262,6 +262,9 @@ func (w *LogWriter) write(ctx context.Context, decide func(map[string]pipeline.R
 // another one commits after that, it can't.
 func (w *LogWriter) catchUp(ctx context.Context) error {
 	if w.cl == nil {
+		if err := endHanging(ctx, w.cfg, w.txn, ""); err != nil {
+			return err
+		}
 		cl, err := w.cfg.client(append(logReader(w.topic),
 			kgo.TransactionalID(w.txn), kgo.TransactionTimeout(logTimeout), kgo.UnknownTopicRetries(4))...)
 		if err != nil {

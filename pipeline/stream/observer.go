@@ -53,6 +53,7 @@ type health struct {
 
 // The parts of a runner that can be in trouble.
 const (
+	assigning  = "assigning"
 	reading    = "reading"
 	processing = "processing"
 	writing    = "writing"
@@ -66,7 +67,7 @@ func (h *health) set(part string, err error) {
 		h.trouble = map[string]error{}
 	}
 	h.trouble[part] = err
-	now := errors.Join(h.trouble[reading], h.trouble[processing], h.trouble[writing])
+	now := errors.Join(h.trouble[assigning], h.trouble[reading], h.trouble[processing], h.trouble[writing])
 	if h.ready != nil && (now != nil || !h.well) {
 		h.ready(now)
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-io/millrace/pipeline"
 )
@@ -87,6 +89,7 @@ type stageRunner struct {
 	pause    time.Duration // between the end of a transaction and the next
 	ended    time.Time     // of the last transaction
 	trim     *trimmer
+	await    offsetsWatch
 	health   health
 }
 
@@ -96,6 +99,7 @@ func newStageRunner(cfg StageConfig) *stageRunner {
 		culprits: map[position]*pipeline.PermanentError{},
 		health:   health{ready: cfg.Observer.Ready},
 		trim:     newTrimmer(cfg.Config),
+		await:    offsetsWatch{cfg: cfg.Config, group: cfg.Names.Group(cfg.Role)},
 	}
 }
 
@@ -123,11 +127,16 @@ func (s *stageRunner) run(ctx context.Context) error {
 func (s *stageRunner) session(ctx context.Context, wait *backoff) error {
 	late, cancel := grace(ctx, txnTimeout) // lets a transaction end after ctx
 	defer cancel()
+	if err := endHanging(ctx, s.cfg.Config, s.id(), s.cfg.Names.Group(s.cfg.Role)); err != nil {
+		s.health.set(reading, err)
+		return err
+	}
 	sess, err := s.open(late)
 	if err != nil {
 		return &stopError{err}
 	}
 	defer func() {
+		s.await.came()
 		time.AfterFunc(leaveMax, cancel)
 		sess.Close()
 	}()
@@ -136,6 +145,11 @@ func (s *stageRunner) session(ctx context.Context, wait *backoff) error {
 		return err
 	}
 	s.health.set(reading, nil)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	watch.Go(func() { s.await.run(watching, s.offsetsHeld) })
 	for {
 		fetches := sess.PollRecords(ctx, maxPoll)
 		if ctx.Err() != nil {
@@ -155,6 +169,23 @@ func (s *stageRunner) session(ctx context.Context, wait *backoff) error {
 	}
 }
 
+func (s *stageRunner) id() string { return s.cfg.Names.TransactionalID(s.cfg.Role, s.cfg.Instance) }
+
+func (s *stageRunner) offsetsCame(context.Context, *kgo.Client, *kmsg.OffsetFetchResponse) error {
+	s.await.came()
+	return nil
+}
+
+// offsetsHeld is told why offsets don't come; nil when they do again. What holds
+// them is no transaction of our own: that has ended before the session began.
+func (s *stageRunner) offsetsHeld(err error) {
+	s.health.set(assigning, err)
+	if err == nil {
+		return
+	}
+	s.cfg.log().Warn("waiting for partitions", "role", s.cfg.Role, "error", err)
+}
+
 // open makes the session's client, which stops short when late ends.
 func (s *stageRunner) open(late context.Context) (*kgo.GroupTransactSession, error) {
 	opts, err := s.cfg.options()
@@ -166,12 +197,14 @@ func (s *stageRunner) open(late context.Context) (*kgo.GroupTransactSession, err
 		kgo.WithContext(late),
 		kgo.ConsumerGroup(names.Group(s.cfg.Role)),
 		kgo.ConsumeTopics(s.cfg.Topics...),
-		kgo.TransactionalID(names.TransactionalID(s.cfg.Role, s.cfg.Instance)),
+		kgo.TransactionalID(s.id()),
 		kgo.TransactionTimeout(txnTimeout),
 		kgo.SessionTimeout(sessTimeout),
 		kgo.HeartbeatInterval(heartbeat),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxWait(500*time.Millisecond),
+		kgo.OnPartitionsAssigned(s.await.given),
+		kgo.OnOffsetsFetched(s.offsetsCame),
 		kgo.AdjustFetchOffsetsFn(s.start),
 	)
 	if s.cfg.Regex {

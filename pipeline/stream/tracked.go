@@ -110,6 +110,7 @@ type Tracked struct {
 	cfg    TrackedConfig
 	health health
 	trim   *trimmer
+	await  offsetsWatch
 	feeds  sync.WaitGroup
 	failed chan error    // why the runner can't go on
 	dirty  chan struct{} // something is in done
@@ -157,6 +158,7 @@ func NewTracked(cfg TrackedConfig) (*Tracked, error) {
 		cfg:     cfg,
 		health:  health{ready: cfg.Observer.Ready},
 		trim:    newTrimmer(cfg.Config),
+		await:   offsetsWatch{cfg: cfg.Config, group: cfg.Names.Group(cfg.Role)},
 		failed:  make(chan error, 1),
 		dirty:   make(chan struct{}, 1),
 		moved:   make(chan struct{}, 1),
@@ -208,7 +210,7 @@ func (t *Tracked) Run(ctx context.Context) error {
 // connect makes the producer: what a former run has left open is ended by that,
 // before its offsets are asked for. It tries until ctx ends.
 func (t *Tracked) connect(ctx, base context.Context) bool {
-	t.prod = producer{cfg: t.cfg.Config, role: t.cfg.Role, base: base}
+	t.prod.cfg, t.prod.role, t.prod.base = t.cfg.Config, t.cfg.Role, base
 	var wait backoff
 	for ctx.Err() == nil {
 		err := t.prod.open(ctx)
@@ -241,6 +243,7 @@ func (t *Tracked) work(ctx, base context.Context, kill context.CancelFunc) error
 	commits, stop := context.WithCancel(base)
 	var loop sync.WaitGroup
 	loop.Go(func() { t.commitLoop(commits) })
+	loop.Go(func() { t.await.run(commits, t.offsetsHeld) })
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return t.poll(ctx) })
 	g.Go(func() error {

@@ -13,7 +13,7 @@ import (
 func (t *Tracked) consume(base context.Context) (err error) {
 	balancer := kgo.CooperativeStickyBalancer()
 	if t.cfg.Lanes {
-		balancer = newLaneBalancer(t.cfg.Names)
+		balancer = newLaneBalancer(t.cfg.Names, t.rejoin)
 	}
 	t.mu.Lock() // the client calls back at once
 	defer t.mu.Unlock()
@@ -29,6 +29,7 @@ func (t *Tracked) consume(base context.Context) (err error) {
 		kgo.RebalanceTimeout(t.cfg.Drain+goodbye),
 		kgo.FetchMaxWait(fetchWait),
 		kgo.FetchMaxPartitionBytes(1<<20),
+		kgo.OnPartitionsAssigned(t.await.given),
 		kgo.OnOffsetsFetched(t.fetched),
 		kgo.AdjustFetchOffsetsFn(t.start),
 		kgo.OnPartitionsRevoked(t.revoked),
@@ -54,9 +55,34 @@ func (t *Tracked) fetched(ctx context.Context, cl *kgo.Client, r *kmsg.OffsetFet
 			}
 		}
 	})
+	t.await.came()
 	t.health.set(reading, nil)
 	t.tellOwned()
 	return nil
+}
+
+// offsetsHeld is told why offsets don't come; nil when they do again. What holds
+// them may be a transaction of our own: a new producer ends that.
+func (t *Tracked) offsetsHeld(err error) {
+	t.health.set(assigning, err)
+	if err == nil {
+		return
+	}
+	t.cfg.log().Warn("waiting for partitions", "role", t.cfg.Role, "error", err)
+	t.renewProducer()
+}
+
+// renewProducer has a new producer made before the next transaction, or soon.
+func (t *Tracked) renewProducer() {
+	t.prod.stale.Store(true)
+	wake(t.dirty)
+}
+
+func (t *Tracked) rejoin() {
+	t.mu.Lock()
+	cl := t.cons
+	t.mu.Unlock()
+	cl.ForceRebalance()
 }
 
 func (t *Tracked) assign(tp topicPartition, offset int64, metadata *string) {
@@ -162,8 +188,11 @@ func (t *Tracked) revoked(ctx context.Context, _ *kgo.Client, m map[string][]int
 	t.forget(parts)
 }
 
-// lost forgets partitions that are somebody else's already.
+// lost forgets partitions that are somebody else's already. What made us lose
+// them may have been Kafka's crash.
 func (t *Tracked) lost(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+	t.await.came()
+	t.renewProducer()
 	t.forget(t.leave(m))
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -21,6 +22,7 @@ type producer struct {
 	base context.Context // of the client
 
 	cl    *kgo.Client // nil when there is none
+	stale atomic.Bool // it must not begin another transaction: Kafka may have left the last one hanging
 	newer bool        // transaction version 2: no AddOffsetsToTxn
 	pause time.Duration
 	ended time.Time // of the last transaction
@@ -35,10 +37,17 @@ func (p *producer) drop() {
 
 // open makes the client, if there is none, and gets it a producer id.
 func (p *producer) open(ctx context.Context) error {
+	if p.stale.Load() {
+		p.drop()
+	}
 	if p.cl != nil {
 		return nil
 	}
+	p.stale.Store(false)
 	if err := p.ask(ctx); err != nil {
+		return err
+	}
+	if err := endHanging(ctx, p.cfg, p.id(), p.cfg.Names.Group(p.role)); err != nil {
 		return err
 	}
 	// From version 6 on, TxnOffsetCommit names topics by id alone; up to 4 it
@@ -129,8 +138,8 @@ func (p *producer) commitOffsets(ctx context.Context, tx *transaction) error {
 	req.MemberID, req.Generation = tx.member, tx.generation
 	req.Topics = tx.topics()
 	if !p.newer {
-		if err := p.addOffsets(ctx, req); err != nil {
-			return err
+		if err := addOffsets(ctx, p.cl, p.id(), id, epoch, req.Group); err != nil {
+			return fmt.Errorf("adding offsets to the transaction: %w", err)
 		}
 	}
 	resp, err := req.RequestWith(ctx, p.cl)
@@ -145,27 +154,6 @@ func (p *producer) commitOffsets(ctx context.Context, tx *transaction) error {
 		}
 	}
 	return nil
-}
-
-// addOffsets ties the group to the transaction, which the older protocol needs.
-func (p *producer) addOffsets(ctx context.Context, commit *kmsg.TxnOffsetCommitRequest) error {
-	req := kmsg.NewPtrAddOffsetsToTxnRequest()
-	req.TransactionalID, req.Group = commit.TransactionalID, commit.Group
-	req.ProducerID, req.ProducerEpoch = commit.ProducerID, commit.ProducerEpoch
-	for {
-		resp, err := req.RequestWith(ctx, p.cl)
-		if err == nil {
-			err = kerr.ErrorForCode(resp.ErrorCode)
-		}
-		if errors.Is(err, kerr.ConcurrentTransactions) && ctx.Err() == nil {
-			sleep(ctx, 5*time.Millisecond)
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("adding offsets to the transaction: %w", err)
-		}
-		return nil
-	}
 }
 
 func (tx *transaction) topics() (topics []kmsg.TxnOffsetCommitRequestTopic) {

@@ -1,0 +1,219 @@
+package stream
+
+import (
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+
+	"github.com/millrace-io/millrace/pipeline"
+	"github.com/millrace-io/millrace/pipeline/pipelinetest"
+)
+
+// credulous starts a Kafka that does not ask whether what is written within a
+// transaction belongs to one: so transactions can be made to hang.
+func credulous(t *testing.T) []string {
+	t.Helper()
+	if !pipelinetest.RealKafka() {
+		t.Skip("the embedded broker writes markers at once")
+	}
+	return pipelinetest.StartKafka(t, "transaction.partition.verification.enable=false").Addrs()
+}
+
+// leftHanging is a transaction of an id that has ended for its coordinator only.
+type leftHanging struct {
+	cfg Config
+	id  string
+
+	cl       *kgo.Client
+	producer int64
+	epoch    int16
+	sequence map[string]int32 // by topic
+}
+
+// leaveHanging ends a transaction elsewhere, and goes on with its producer as if
+// what follows had been part of it.
+func leaveHanging(t *testing.T, cfg Config, id string, commit bool) leftHanging {
+	t.Helper()
+	older := kversion.Stable()
+	older.SetMaxKeyVersion(int16(kmsg.Produce), 9)
+	older.SetMaxKeyVersion(int16(kmsg.TxnOffsetCommit), 3)
+	older.SetMaxKeyVersion(int16(kmsg.EndTxn), 4)
+	h := leftHanging{cfg: cfg, id: id, sequence: map[string]int32{}, cl: clientOf(t, cfg, kgo.TransactionalID(id), kgo.MaxVersions(older))}
+	if err := h.cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.cl.ProduceSync(t.Context(), &kgo.Record{Topic: thirdTopic(cfg), Value: []byte("before")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.cl.EndTransaction(t.Context(), kgo.TransactionEndTry(commit)); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if h.producer, h.epoch, err = h.cl.ProducerID(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// write writes a value to a topic's first partition, in a batch as it is in the
+// log (KIP-98).
+func (h *leftHanging) write(t *testing.T, topic, key, value string) {
+	t.Helper()
+	now := time.Now().UnixMilli()
+	r := kmsg.Record{Key: []byte(key), Value: []byte(value)}
+	r.Length = int32(len(r.AppendTo(nil)) - 1)
+	const transactional = 0x10
+	batch := kmsg.RecordBatch{
+		PartitionLeaderEpoch: -1, Magic: 2, Attributes: transactional,
+		FirstTimestamp: now, MaxTimestamp: now,
+		ProducerID: h.producer, ProducerEpoch: h.epoch, FirstSequence: h.sequence[topic], NumRecords: 1, Records: r.AppendTo(nil),
+	}
+	h.sequence[topic]++
+	const beforeLength, checked = 12, 21 // bytes that the length and the checksum leave out
+	raw := batch.AppendTo(nil)
+	batch.Length = int32(len(raw) - beforeLength)
+	batch.CRC = int32(crc32.Checksum(raw[checked:], crc32.MakeTable(crc32.Castagnoli)))
+	req := kmsg.NewPtrProduceRequest()
+	req.TransactionID, req.Acks, req.TimeoutMillis = &h.id, -1, 10_000
+	req.Topics = []kmsg.ProduceRequestTopic{{
+		Topic: topic, Partitions: []kmsg.ProduceRequestTopicPartition{{Records: batch.AppendTo(nil)}},
+	}}
+	resp, err := req.RequestWith(t.Context(), h.cl.Broker(1))
+	if err == nil {
+		err = kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// commitOffset commits an offset of a topic's first partition for a role's group.
+func (h *leftHanging) commitOffset(t *testing.T, role, topic string, offset int64) {
+	t.Helper()
+	req := kmsg.NewPtrTxnOffsetCommitRequest()
+	req.TransactionalID, req.Group = h.id, h.cfg.Names.Group(role)
+	req.ProducerID, req.ProducerEpoch, req.Generation = h.producer, h.epoch, -1
+	p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+	p.Offset = offset
+	req.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: topic, Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{p}}}
+	resp, err := req.RequestWith(t.Context(), h.cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What Kafka has left hanging gets the end that its transaction had, before a
+// runner begins another: its records are read or not, its offsets hold or not.
+func TestHangingTransactions(t *testing.T) {
+	t.Parallel()
+	brokers := credulous(t)
+	const n, done = 10, 4
+	for _, role := range []string{"filter", "sink"} {
+		for _, commit := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, committed: %v", role, commit), func(t *testing.T) {
+				t.Parallel()
+				cfg := Config{
+					Brokers: brokers, Names: pipeline.Names(fmt.Sprintf("%s.%v.", role, commit)),
+					Instance: "test", Log: slog.New(slog.DiscardHandler),
+				}
+				withTopics(t, cfg, 1)
+				numbers(t, cfg, firstTopic(cfg), 0, n)
+				h := leaveHanging(t, cfg, cfg.Names.TransactionalID(role, cfg.Instance), commit)
+				for i := range done {
+					h.write(t, secondTopic(cfg), "", fmt.Sprint(i))
+				}
+				h.commitOffset(t, role, firstTopic(cfg), done)
+
+				var run *running
+				if role == "filter" {
+					run = startStage(t, stageOf(cfg, forward(secondTopic(cfg))))
+				} else {
+					run = startTracked(t, trackedOf(cfg, &caller{output: func(r *pipeline.Record) (out pipeline.Output) {
+						out.Send(pipeline.Record{Topic: secondTopic(cfg), Value: r.Value})
+						return out
+					}}))
+				}
+				watch(t, cfg, secondTopic(cfg)).wait(t, n)
+				run.stop(t)
+				exactlyOnce(t, cfg, secondTopic(cfg), n)
+			})
+		}
+	}
+}
+
+// A writer decides upon what was acknowledged to it, though its end hung.
+func TestLogWriterAfterAHangingTransaction(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Brokers: credulous(t), Names: "millrace.", Instance: "test", Log: slog.New(slog.DiscardHandler)}
+	withTopics(t, cfg, 1)
+	h := leaveHanging(t, cfg, string(cfg.Names)+"writer", true)
+	h.write(t, secondTopic(cfg), "key", "acknowledged")
+	w, err := OpenLogWriter(t.Context(), cfg, "writer", secondTopic(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	var found string
+	if _, err := w.Write(t.Context(), func(current map[string]pipeline.Record, _ int64) ([]pipeline.Record, error) {
+		found = string(current["key"].Value)
+		return nil, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if found != "acknowledged" {
+		t.Errorf("found %q", found)
+	}
+}
+
+// Offsets that another one's transaction holds are told of, and come when that
+// one is back.
+func TestOffsetsThatAreHeld(t *testing.T) {
+	t.Parallel()
+	const n, done = 10, 4
+	cfg := Config{Brokers: credulous(t), Names: "millrace.", Instance: "test", Log: slog.New(slog.DiscardHandler)}
+	withTopics(t, cfg, 1)
+	numbers(t, cfg, firstTopic(cfg), 0, n)
+	h := leaveHanging(t, cfg, cfg.Names.TransactionalID("sink", "another"), true)
+	h.commitOffset(t, "sink", firstTopic(cfg), done)
+
+	var mu sync.Mutex
+	var state error
+	tc := trackedOf(cfg, &caller{})
+	tc.Observer.Ready = func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		state = err
+	}
+	run := startTracked(t, tc)
+	told := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return fmt.Sprint(state)
+	}
+	want := fmt.Sprintf("has held the offsets of group %s for 1 partitions, %s/0 among them", cfg.Names.Group("sink"), firstTopic(cfg))
+	eventually(t, "word of the offsets", func() bool { return strings.Contains(told(), want) })
+	if err := endHanging(t.Context(), cfg, h.id, cfg.Names.Group("sink")); err != nil {
+		t.Fatal(err)
+	}
+	out := watch(t, cfg, cfg.Names.Attempts())
+	out.wait(t, n-done)
+	eventually(t, "readiness", func() bool { return told() == "<nil>" })
+	run.stop(t)
+	for value := range out.all() {
+		if value < fmt.Sprint(done) {
+			t.Errorf("%s was before the committed offset", value)
+		}
+	}
+}
