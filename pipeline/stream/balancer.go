@@ -29,8 +29,9 @@ type laneBalancer struct {
 // later generation, and wins.
 type claim struct {
 	partitions map[string][]int32
-	generation int32
-	fromMemory bool // of what Kafka lost sight of
+	generation int32 // in which it had them
+	given      bool  // just now, so that the next join tells the generation
+	fromMemory bool  // of what Kafka lost sight of
 }
 
 func newLaneBalancer(names pipeline.Names, rejoin func()) laneBalancer {
@@ -53,9 +54,12 @@ func (b laneBalancer) JoinGroupMetadata(topics []string, current map[string][]in
 		b.had.partitions = leading(b, current)
 	}
 	b.had.fromMemory = len(current) == 0 && len(b.had.partitions) > 0
-	if generation >= 0 {
+	// While a member joins in vain, generations go by in which others are given
+	// what it claims.
+	if generation >= 0 && (b.had.given || len(current) > 0) {
 		b.had.generation = generation
 	}
+	b.had.given = false
 	return b.GroupBalancer.JoinGroupMetadata(topics, b.had.partitions, b.had.generation)
 }
 
@@ -64,7 +68,7 @@ func (b laneBalancer) JoinGroupMetadata(topics []string, current map[string][]in
 // let go, it has to say so by itself.
 func (b laneBalancer) settle(given map[string][]int32) {
 	withheld := b.had.fromMemory && !within(b.had.partitions, given)
-	b.had.partitions, b.had.fromMemory = maps.Clone(given), false
+	b.had.partitions, b.had.given, b.had.fromMemory = maps.Clone(given), true, false
 	if withheld {
 		b.rejoin()
 	}

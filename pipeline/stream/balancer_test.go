@@ -264,3 +264,24 @@ func TestLossWithinAHandover(t *testing.T) {
 	clear(j.owned)
 	j.settle(t)
 }
+
+// A member that joins in vain sees generations go by in which it had nothing: its
+// claim is as old as before, and does not count as much as that of an owner.
+func TestClaimAfterAFailedSync(t *testing.T) {
+	t.Parallel()
+	j := newJoining()
+	j.only("a")
+	j.settle(t)
+	a, last := j.members["a"], j.generation
+	clear(j.owned)
+	j.only("b")
+	j.settle(t)
+	j.generation++
+	a.JoinGroupMetadata([]string{joinTopic}, nil, last) // and no assignment comes
+	j.members["a"] = a
+	j.round(t)
+	if owned := j.owned["a"][joinTopic]; len(owned) > 0 {
+		t.Errorf("a was given %v, which b had not let go", owned)
+	}
+	j.settle(t)
+}

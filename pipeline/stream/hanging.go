@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -28,10 +27,25 @@ import (
 // ends the former one too, as whatever it ends itself. So that has to be one
 // made for it, before any other.
 
+// The time-out of the transaction that does it says which end it has: the
+// coordinator keeps it, so that whoever finds that transaction unfinished can end
+// it as it was meant. It is longer than that of others, since when it is over
+// Kafka aborts.
+const (
+	commitTimeout = time.Minute + time.Millisecond
+	abortTimeout  = time.Minute + 2*time.Millisecond
+)
+
+// leadersTime is how long partitions may be without a leader before it goes on
+// without them: after a crash of Kafka they get one within a second.
+const leadersTime = 3 * time.Second
+
 // hanging is what the last transaction of a producer has left without an end.
 type hanging struct {
 	id         string
 	producer   int64
+	epoch      int16
+	unfinished bool // it is one of these, and goes on
 	partitions map[string][]int32
 	group      string // whose offsets may be held, which only their partitions' new owner can see; or ""
 	commit     bool   // how the transaction ended
@@ -39,8 +53,8 @@ type hanging struct {
 
 // endHanging gives the last transaction of a transactional id its end wherever
 // it hangs. It is called before a producer is made under that id; group is the
-// one whose offsets the producer commits, or "". Where the rights to look are
-// missing, nothing is ended.
+// one whose offsets the producer commits, or "". Where Kafka doesn't say how that
+// transaction ended, for want of a right or of a request, nothing is done.
 func endHanging(ctx context.Context, cfg Config, id, group string) error {
 	ctx, cancel := context.WithTimeout(ctx, txnTimeout)
 	defer cancel()
@@ -55,140 +69,210 @@ func endHanging(ctx context.Context, cfg Config, id, group string) error {
 	if err != nil || pause == 0 { // the embedded broker mends its own at its start
 		return err
 	}
-	h, err := findHanging(ctx, cfg, cl, id, group)
-	for kerr.IsRetriable(err) && ctx.Err() == nil { // coordinators may have to be found first
-		sleep(ctx, markersPause)
-		h, err = findHanging(ctx, cfg, cl, id, group)
+	for {
+		h, err := findHanging(ctx, cfg, cl, id, group)
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("looking for a transaction of %s that hangs: %w", id, errors.Join(err, ctx.Err()))
+		case err != nil:
+			cfg.log().Warn("can't tell whether Kafka has left a transaction hanging", "transactional_id", id, "error", err)
+			return nil
+		case h == nil:
+			return nil
+		}
+		if err := h.end(ctx, cl); err != nil {
+			return fmt.Errorf("ending a transaction of %s that hangs: %w", id, err)
+		}
+		if len(h.partitions) > 0 {
+			cfg.log().Warn("ended a transaction that Kafka had left hanging",
+				"transactional_id", id, "partitions", h.partitions, "committed", h.commit)
+		}
+		if !h.unfinished {
+			return nil
+		}
 	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("looking for a transaction of %s that hangs: %w", id, errors.Join(err, ctx.Err()))
+}
+
+// findHanging returns what has to be ended; nil if that is nothing.
+func findHanging(ctx context.Context, cfg Config, cl *kgo.Client, id, group string) (*hanging, error) {
+	last, err := lastTransaction(ctx, kadm.NewClient(cl), id)
+	if errors.Is(err, kerr.TransactionalIDNotFound) {
+		return nil, nil
 	}
 	if err != nil {
-		cfg.log().Warn("can't tell whether Kafka has left a transaction hanging", "transactional_id", id, "error", err)
-		return nil
+		return nil, err
 	}
-	if len(h.partitions) == 0 && h.group == "" {
-		return nil
+	h := &hanging{
+		id: id, producer: last.ProducerID, epoch: last.ProducerEpoch, group: group,
+		commit: last.State != "CompleteAbort", unfinished: last.State == "Ongoing",
 	}
-	if err := h.end(ctx, cl); err != nil {
-		return fmt.Errorf("ending a transaction of %s that hangs: %w", id, err)
+	switch time.Duration(last.TimeoutMillis) * time.Millisecond {
+	case commitTimeout:
+		h.commit = true
+	case abortTimeout:
+		h.commit = false
+	default:
+		if h.unfinished { // another one, which the next producer ends
+			return nil, nil
+		}
 	}
-	if len(h.partitions) > 0 {
-		cfg.log().Warn("ended a transaction that Kafka had left hanging",
-			"transactional_id", id, "partitions", h.partitions, "committed", h.commit)
+	if h.unfinished {
+		return h, nil
 	}
-	return nil
+	if err := h.look(ctx, cfg, cl); err != nil || len(h.partitions) == 0 && group == "" {
+		return nil, err
+	}
+	return h, nil
 }
 
-// findHanging looks at all topics with the prefix, since any of them may be
-// written to.
-func findHanging(ctx context.Context, cfg Config, cl *kgo.Client, id, group string) (hanging, error) {
-	adm := kadm.NewClient(cl)
-	last, err := lastTransaction(ctx, adm, id)
-	if err != nil || last.State == "Ongoing" { // which the next producer ends
-		return hanging{}, ignore(err, kerr.TransactionalIDNotFound)
+// lastTransaction says how the last transaction of an id stands, once its
+// coordinator is there and through with it.
+func lastTransaction(ctx context.Context, adm *kadm.Client, id string) (kadm.DescribedTransaction, error) {
+	for {
+		all, err := adm.DescribeTransactions(ctx, id)
+		last := all[id]
+		if err == nil {
+			err = last.Err
+		}
+		again := kerr.IsRetriable(err) || err == nil && strings.HasPrefix(last.State, "Prepare")
+		if !again || ctx.Err() != nil {
+			return last, err
+		}
+		sleep(ctx, markersPause)
 	}
-	h := hanging{id: id, producer: last.ProducerID, group: group, commit: last.State != "CompleteAbort"}
-	h.partitions, err = openIn(ctx, cl, string(cfg.Names), h.producer)
-	return h, err
 }
 
-func ignore(err, this error) error {
-	if errors.Is(err, this) {
-		return nil
+// look finds the partitions in which the producer has a transaction open, in all
+// topics with the prefix, since any of them may be written to.
+func (h *hanging) look(ctx context.Context, cfg Config, cl *kgo.Client) error {
+	began := time.Now()
+	unseen, err := h.lookOnce(ctx, string(cfg.Names), cl)
+	for err == nil && kerr.IsRetriable(unseen) && time.Since(began) < leadersTime && ctx.Err() == nil {
+		sleep(ctx, markersPause)
+		unseen, err = h.lookOnce(ctx, string(cfg.Names), cl)
+	}
+	if unseen != nil {
+		cfg.log().Warn("can't tell of every partition whether Kafka has left a transaction hanging there",
+			"transactional_id", h.id, "error", unseen)
 	}
 	return err
 }
 
-// lastTransaction says how the last transaction of an id stands, once its
-// coordinator is through with it.
-func lastTransaction(ctx context.Context, adm *kadm.Client, id string) (kadm.DescribedTransaction, error) {
-	for {
-		all, err := adm.DescribeTransactions(ctx, id)
-		if err != nil {
-			return kadm.DescribedTransaction{}, fmt.Errorf("asking for the last transaction: %w", err)
-		}
-		last := all[id]
-		if last.Err != nil || !strings.HasPrefix(last.State, "Prepare") || ctx.Err() != nil {
-			return last, last.Err
-		}
-		sleep(ctx, markersPause)
-	}
-}
-
-// openIn returns the partitions of topics with a prefix in which a producer has
-// a transaction open. Partitions that can't say are left out.
-func openIn(ctx context.Context, cl *kgo.Client, prefix string, producer int64) (map[string][]int32, error) {
+// lookOnce is look, once. unseen is why some partitions could not be asked.
+func (h *hanging) lookOnce(ctx context.Context, prefix string, cl *kgo.Client) (unseen, err error) {
 	topics, err := kadm.NewClient(cl).ListTopics(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("listing topics: %w", err)
 	}
-	req := kmsg.NewPtrDescribeProducersRequest()
-	for _, topic := range topics.Sorted() {
-		if strings.HasPrefix(topic.Topic, prefix) {
-			t := kmsg.NewDescribeProducersRequestTopic()
-			t.Topic, t.Partitions = topic.Topic, topic.Partitions.Numbers()
-			req.Topics = append(req.Topics, t)
+	miss := func(topic string, partition int32, err error) {
+		if err != nil && (unseen == nil || kerr.IsRetriable(err)) { // which is worth another look
+			unseen = fmt.Errorf("%s/%d: %w", topic, partition, err)
 		}
 	}
-	open := map[string][]int32{}
+	req := kmsg.NewPtrDescribeProducersRequest()
+	for _, topic := range topics.Sorted() {
+		if !strings.HasPrefix(topic.Topic, prefix) {
+			continue
+		}
+		t := kmsg.NewDescribeProducersRequestTopic()
+		t.Topic = topic.Topic
+		for _, p := range topic.Partitions.Sorted() {
+			if p.Leader < 0 {
+				miss(topic.Topic, p.Partition, kerr.LeaderNotAvailable)
+				continue
+			}
+			t.Partitions = append(t.Partitions, p.Partition)
+		}
+		req.Topics = append(req.Topics, t)
+	}
+	h.partitions = map[string][]int32{}
 	for _, shard := range cl.RequestSharded(ctx, req) {
+		asked := shard.Req.(*kmsg.DescribeProducersRequest).Topics
+		if kerr.IsRetriable(shard.Err) && len(asked) > 0 {
+			miss(asked[0].Topic, asked[0].Partitions[0], shard.Err)
+			continue
+		}
 		if shard.Err != nil {
 			return nil, fmt.Errorf("asking for the producers of topics: %w", shard.Err)
 		}
 		for _, t := range shard.Resp.(*kmsg.DescribeProducersResponse).Topics {
 			for _, p := range t.Partitions {
-				if slices.ContainsFunc(p.ActiveProducers, func(a kmsg.DescribeProducersResponseTopicPartitionActiveProducer) bool {
-					return a.ProducerID == producer && a.CurrentTxnStartOffset >= 0
-				}) {
-					open[t.Topic] = append(open[t.Topic], p.Partition)
+				miss(t.Topic, p.Partition, kerr.ErrorForCode(p.ErrorCode))
+				if slices.ContainsFunc(p.ActiveProducers, h.isOpen) {
+					h.partitions[t.Topic] = append(h.partitions[t.Topic], p.Partition)
 				}
 			}
 		}
 	}
-	return open, nil
+	return unseen, nil
 }
 
-// end runs a transaction over everything that hangs.
+func (h *hanging) isOpen(a kmsg.DescribeProducersResponseTopicPartitionActiveProducer) bool {
+	return a.ProducerID == h.producer && a.CurrentTxnStartOffset >= 0
+}
+
+// end runs a transaction over everything that hangs, or ends one that was left
+// unfinished. It stops for nothing but Kafka.
 func (h *hanging) end(ctx context.Context, cl *kgo.Client) error {
-	init := kmsg.NewPtrInitProducerIDRequest()
-	init.TransactionalID, init.TransactionTimeoutMillis = &h.id, int32(txnTimeout.Milliseconds())
-	init.ProducerID, init.ProducerEpoch = -1, -1
-	var epoch int16
-	err := whenCalm(ctx, func() (int16, error) {
-		resp, err := init.RequestWith(ctx, cl)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), txnTimeout)
+	defer cancel()
+	if !h.unfinished {
+		if err := h.begin(ctx, cl); err != nil {
+			return err
+		}
+	}
+	req := kmsg.NewPtrEndTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Commit = h.id, h.producer, h.epoch, h.commit
+	return whenCalm(ctx, func() (int16, error) {
+		resp, err := req.RequestWith(ctx, cl)
 		if err != nil {
 			return 0, err
 		}
-		if resp.ErrorCode == 0 && resp.ProducerID != h.producer {
-			return 0, fmt.Errorf("Kafka gave the id another producer, %d after %d", resp.ProducerID, h.producer)
-		}
-		epoch = resp.ProducerEpoch
 		return resp.ErrorCode, nil
 	})
+}
+
+func (h *hanging) begin(ctx context.Context, cl *kgo.Client) error {
+	err := h.init(ctx, cl, h.timeout())
+	if errors.Is(err, kerr.InvalidTransactionTimeout) { // transaction.max.timeout.ms is less
+		err = h.init(ctx, cl, txnTimeout)
+	}
 	if err == nil && len(h.partitions) > 0 {
-		err = whenCalm(ctx, func() (int16, error) { return h.addPartitions(ctx, cl, epoch) })
+		err = whenCalm(ctx, func() (int16, error) { return h.addPartitions(ctx, cl) })
 	}
 	if err == nil && h.group != "" {
-		err = addOffsets(ctx, cl, h.id, h.producer, epoch, h.group)
+		err = addOffsets(ctx, cl, h.id, h.producer, h.epoch, h.group)
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+func (h *hanging) timeout() time.Duration {
+	if h.commit {
+		return commitTimeout
 	}
-	end := kmsg.NewPtrEndTxnRequest()
-	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = h.id, h.producer, epoch, h.commit
+	return abortTimeout
+}
+
+func (h *hanging) init(ctx context.Context, cl *kgo.Client, timeout time.Duration) error {
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.TransactionalID, req.TransactionTimeoutMillis = &h.id, int32(timeout.Milliseconds())
+	req.ProducerID, req.ProducerEpoch = -1, -1
 	return whenCalm(ctx, func() (int16, error) {
-		resp, err := end.RequestWith(ctx, cl)
-		if err != nil {
+		resp, err := req.RequestWith(ctx, cl)
+		switch {
+		case err != nil:
 			return 0, err
+		case resp.ErrorCode == 0 && resp.ProducerID != h.producer: // its epochs were used up; the next try takes this one
+			return 0, fmt.Errorf("Kafka gave the id another producer, %d after %d", resp.ProducerID, h.producer)
 		}
+		h.epoch = resp.ProducerEpoch
 		return resp.ErrorCode, nil
 	})
 }
 
-func (h *hanging) addPartitions(ctx context.Context, cl *kgo.Client, epoch int16) (int16, error) {
+func (h *hanging) addPartitions(ctx context.Context, cl *kgo.Client) (int16, error) {
 	req := kmsg.NewPtrAddPartitionsToTxnRequest()
-	req.TransactionalID, req.ProducerID, req.ProducerEpoch = h.id, h.producer, epoch
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch = h.id, h.producer, h.epoch
 	for topic, partitions := range h.partitions {
 		t := kmsg.NewAddPartitionsToTxnRequestTopic()
 		t.Topic, t.Partitions = topic, partitions
@@ -233,135 +317,4 @@ func whenCalm(ctx context.Context, ask func() (code int16, err error)) error {
 		}
 		sleep(ctx, 5*time.Millisecond)
 	}
-}
-
-// offsetsLate is how long a member may wait for the offsets of partitions that
-// it was given, before it looks what holds them: transactions take milliseconds,
-// but one of a producer that died is ended after 4 to 14 s.
-const offsetsLate = 5 * time.Second
-
-// offsetsWatch notices that Kafka keeps back the offsets of partitions that this
-// member was given.
-type offsetsWatch struct {
-	cfg   Config
-	group string
-
-	mu         sync.Mutex
-	since      time.Time          // when they were given; zero while nothing is awaited
-	partitions map[string][]int32 // which, and some that have gone again
-}
-
-// given is for kgo.OnPartitionsAssigned.
-func (w *offsetsWatch) given(_ context.Context, _ *kgo.Client, m map[string][]int32) {
-	if len(m) == 0 {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.since.IsZero() {
-		w.since, w.partitions = time.Now(), map[string][]int32{}
-	}
-	for topic, partitions := range m {
-		w.partitions[topic] = append(w.partitions[topic], partitions...)
-	}
-}
-
-// came says that the offsets came, or are awaited no more.
-func (w *offsetsWatch) came() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.since, w.partitions = time.Time{}, nil
-}
-
-// waited says for how long offsets have been awaited, 0 where none are.
-func (w *offsetsWatch) waited() time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.since.IsZero() {
-		return 0
-	}
-	return time.Since(w.since)
-}
-
-// request asks for what is awaited.
-func (w *offsetsWatch) request() *kmsg.OffsetFetchRequest {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	g := kmsg.NewOffsetFetchRequestGroup()
-	g.Group = w.group
-	for topic, partitions := range w.partitions {
-		t := kmsg.NewOffsetFetchRequestGroupTopic()
-		t.Topic, t.Partitions = topic, slices.Compact(slices.Sorted(slices.Values(partitions)))
-		g.Topics = append(g.Topics, t)
-	}
-	req := kmsg.NewPtrOffsetFetchRequest()
-	req.RequireStable, req.Groups = true, []kmsg.OffsetFetchRequestGroup{g}
-	return req
-}
-
-// run tells of offsets that are kept back, first after 5 s, then less and less
-// often, and with nil once they are not, until ctx ends.
-func (w *offsetsWatch) run(ctx context.Context, tell func(error)) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	next, told := offsetsLate, false
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			if told {
-				tell(nil)
-			}
-			return
-		}
-		waited := w.waited()
-		if waited < offsetsLate {
-			if told {
-				tell(nil)
-			}
-			next, told = offsetsLate, false
-		}
-		if waited < next {
-			continue
-		}
-		next += min(next, time.Minute)
-		if err := w.held(ctx, waited); err != nil {
-			tell(err)
-			told = true
-		}
-	}
-}
-
-// held returns an error that says which offsets are kept back; nil if none are.
-func (w *offsetsWatch) held(ctx context.Context, waited time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
-	versions := kversion.Stable()
-	versions.SetMaxKeyVersion(int16(kmsg.OffsetFetch), 9) // the last that names topics
-	cl, err := w.cfg.client(kgo.MaxVersions(versions))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	resp, err := w.request().RequestWith(ctx, cl)
-	if err != nil {
-		return fmt.Errorf("asking for the offsets of group %s: %w", w.group, err)
-	}
-	n, one := 0, topicPartition{}
-	for _, g := range resp.Groups {
-		for _, t := range g.Topics {
-			for _, p := range t.Partitions {
-				if kerr.ErrorForCode(p.ErrorCode) == kerr.UnstableOffsetCommit { //nolint:errorlint // never wrapped
-					n, one = n+1, topicPartition{t.Topic, p.Partition}
-				}
-			}
-		}
-	}
-	if n == 0 {
-		return nil
-	}
-	return fmt.Errorf("an open transaction has held the offsets of group %s for %d partitions, %s/%d among them, for %v: "+
-		"it ends by itself within 15 s, or when the instance that began it is back; "+
-		"if it does not, look for it with kafka-transactions.sh find-hanging",
-		w.group, n, one.topic, one.partition, waited.Round(time.Second))
 }

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -116,48 +118,121 @@ func (h *leftHanging) commitOffset(t *testing.T, role, topic string, offset int6
 
 // What Kafka has left hanging gets the end that its transaction had, before a
 // runner begins another: its records are read or not, its offsets hold or not.
+// So it is when an earlier try was cut short.
 func TestHangingTransactions(t *testing.T) {
 	t.Parallel()
 	brokers := credulous(t)
-	const n, done = 10, 4
-	for _, role := range []string{"filter", "sink"} {
-		for _, commit := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s, committed: %v", role, commit), func(t *testing.T) {
-				t.Parallel()
-				cfg := Config{
-					Brokers: brokers, Names: pipeline.Names(fmt.Sprintf("%s.%v.", role, commit)),
-					Instance: "test", Log: slog.New(slog.DiscardHandler),
-				}
-				withTopics(t, cfg, 1)
-				numbers(t, cfg, firstTopic(cfg), 0, n)
-				h := leaveHanging(t, cfg, cfg.Names.TransactionalID(role, cfg.Instance), commit)
-				for i := range done {
-					h.write(t, secondTopic(cfg), "", fmt.Sprint(i))
-				}
-				h.commitOffset(t, role, firstTopic(cfg), done)
-
-				var run *running
-				if role == "filter" {
-					run = startStage(t, stageOf(cfg, forward(secondTopic(cfg))))
-				} else {
-					run = startTracked(t, trackedOf(cfg, &caller{output: func(r *pipeline.Record) (out pipeline.Output) {
-						out.Send(pipeline.Record{Topic: secondTopic(cfg), Value: r.Value})
-						return out
-					}}))
-				}
-				watch(t, cfg, secondTopic(cfg)).wait(t, n)
-				run.stop(t)
-				exactlyOnce(t, cfg, secondTopic(cfg), n)
-			})
+	config := func(t *testing.T) Config {
+		t.Helper()
+		names := pipeline.Names(strings.NewReplacer("/", ".", " ", "-", ",", "", ":", "").Replace(t.Name()) + ".")
+		return withTopics(t, Config{Brokers: brokers, Names: names, Instance: "test", Log: slog.New(slog.DiscardHandler)}, 1)
+	}
+	t.Run("of a log writer", func(t *testing.T) {
+		t.Parallel()
+		testHangingWriter(t, config(t))
+	})
+	t.Run("of another instance", func(t *testing.T) {
+		t.Parallel()
+		testHeldOffsets(t, config(t))
+	})
+	for name, cut := range map[string]func(*testing.T, *hanging, *kgo.Client) error{
+		"at once":               nil,
+		"after a cut beginning": func(t *testing.T, h *hanging, cl *kgo.Client) error { return h.init(t.Context(), cl, h.timeout()) },
+		"after a cut end":       func(t *testing.T, h *hanging, cl *kgo.Client) error { return h.begin(t.Context(), cl) },
+	} {
+		for _, role := range []string{"filter", "sink"} {
+			for _, commit := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s, %s, committed: %v", name, role, commit), func(t *testing.T) {
+					t.Parallel()
+					testHanging(t, config(t), role, commit, cut)
+				})
+			}
 		}
 	}
 }
 
-// A writer decides upon what was acknowledged to it, though its end hung.
-func TestLogWriterAfterAHangingTransaction(t *testing.T) {
+func testHanging(t *testing.T, cfg Config, role string, commit bool, cut func(*testing.T, *hanging, *kgo.Client) error) {
+	t.Helper()
+	const n, done = 10, 4
+	numbers(t, cfg, firstTopic(cfg), 0, n)
+	left := leaveHanging(t, cfg, cfg.Names.TransactionalID(role, cfg.Instance), commit)
+	for i := range done {
+		left.write(t, secondTopic(cfg), "", fmt.Sprint(i))
+	}
+	left.commitOffset(t, role, firstTopic(cfg), done)
+	if cut != nil {
+		older := kversion.Stable()
+		older.SetMaxKeyVersion(int16(kmsg.EndTxn), 4)
+		cl := clientOf(t, cfg, kgo.MaxVersions(older))
+		h, err := findHanging(t.Context(), cfg, cl, left.id, cfg.Names.Group(role))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cut(t, h, cl); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var run *running
+	if role == "filter" {
+		run = startStage(t, stageOf(cfg, forward(secondTopic(cfg))))
+	} else {
+		run = startTracked(t, trackedOf(cfg, &caller{output: func(r *pipeline.Record) (out pipeline.Output) {
+			out.Send(pipeline.Record{Topic: secondTopic(cfg), Value: r.Value})
+			return out
+		}}))
+	}
+	watch(t, cfg, secondTopic(cfg)).wait(t, n)
+	run.stop(t)
+	exactlyOnce(t, cfg, secondTopic(cfg), n)
+}
+
+// A partition without a leader, which may be one that nobody needs, does not keep
+// a runner from starting.
+func TestHangingWithoutALeader(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Brokers: credulous(t), Names: "millrace.", Instance: "test", Log: slog.New(slog.DiscardHandler)}
+	cfg, f := fakeConfig(t)
 	withTopics(t, cfg, 1)
+	cl := clientOf(t, cfg, kgo.TransactionalID("x"))
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: secondTopic(cfg)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	producer, _, err := cl.ProducerID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := kmsg.NewPtrMetadataRequest().RequestWith(t.Context(), cl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range all.Topics {
+		if p := &all.Topics[i].Partitions[0]; *all.Topics[i].Topic == thirdTopic(cfg) {
+			p.ErrorCode, p.Leader = kerr.LeaderNotAvailable.Code, -1
+		}
+	}
+	f.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.KeepControl()
+		resp := *all
+		resp.Version = req.GetVersion()
+		return &resp, nil, true
+	})
+	h := hanging{producer: producer}
+	if err := h.look(t.Context(), cfg, clientOf(t, cfg)); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string][]int32{secondTopic(cfg): {0}}; !reflect.DeepEqual(h.partitions, want) {
+		t.Errorf("found %v, want %v", h.partitions, want)
+	}
+	if err := cl.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A writer decides upon what was acknowledged to it, though its end hung.
+func testHangingWriter(t *testing.T, cfg Config) {
+	t.Helper()
 	h := leaveHanging(t, cfg, string(cfg.Names)+"writer", true)
 	h.write(t, secondTopic(cfg), "key", "acknowledged")
 	w, err := OpenLogWriter(t.Context(), cfg, "writer", secondTopic(cfg))
@@ -179,11 +254,9 @@ func TestLogWriterAfterAHangingTransaction(t *testing.T) {
 
 // Offsets that another one's transaction holds are told of, and come when that
 // one is back.
-func TestOffsetsThatAreHeld(t *testing.T) {
-	t.Parallel()
+func testHeldOffsets(t *testing.T, cfg Config) {
+	t.Helper()
 	const n, done = 10, 4
-	cfg := Config{Brokers: credulous(t), Names: "millrace.", Instance: "test", Log: slog.New(slog.DiscardHandler)}
-	withTopics(t, cfg, 1)
 	numbers(t, cfg, firstTopic(cfg), 0, n)
 	h := leaveHanging(t, cfg, cfg.Names.TransactionalID("sink", "another"), true)
 	h.commitOffset(t, "sink", firstTopic(cfg), done)
@@ -216,4 +289,24 @@ func TestOffsetsThatAreHeld(t *testing.T) {
 			t.Errorf("%s was before the committed offset", value)
 		}
 	}
+}
+
+// What has gone is awaited no more.
+func TestOffsetsOfWhatHasGone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var w offsetsWatch
+		w.gone(t.Context(), nil, map[string][]int32{"a": {0}})
+		w.given(t.Context(), nil, map[string][]int32{"a": {0, 1}, "b": {2}})
+		time.Sleep(time.Minute)
+		w.given(t.Context(), nil, map[string][]int32{"a": {3}})
+		w.gone(t.Context(), nil, map[string][]int32{"a": {0, 1}, "b": {2}})
+		if w.waited() != time.Minute {
+			t.Errorf("one of four is awaited, for %v", w.waited())
+		}
+		w.gone(t.Context(), nil, map[string][]int32{"a": {3}})
+		if w.waited() != 0 {
+			t.Errorf("nothing is awaited, for %v", w.waited())
+		}
+	})
 }

@@ -127,6 +127,9 @@ func (s *stageRunner) run(ctx context.Context) error {
 func (s *stageRunner) session(ctx context.Context, wait *backoff) error {
 	late, cancel := grace(ctx, txnTimeout) // lets a transaction end after ctx
 	defer cancel()
+	if _, err := s.cfg.options(); err != nil {
+		return &stopError{err}
+	}
 	if err := endHanging(ctx, s.cfg.Config, s.id(), s.cfg.Names.Group(s.cfg.Role)); err != nil {
 		s.health.set(reading, err)
 		return err
@@ -143,6 +146,12 @@ func (s *stageRunner) session(ctx context.Context, wait *backoff) error {
 	if s.pause, err = pauseFor(ctx, sess.Client()); err != nil {
 		s.health.set(reading, err)
 		return err
+	}
+	// What was left open under the id ends now, and not with the first record:
+	// the offsets of those may be part of it.
+	if _, _, err := sess.Client().ProducerID(ctx); err != nil {
+		s.health.set(reading, err)
+		return fmt.Errorf("asking for a producer id: %w", err)
 	}
 	s.health.set(reading, nil)
 	var watch sync.WaitGroup
@@ -177,7 +186,7 @@ func (s *stageRunner) offsetsCame(context.Context, *kgo.Client, *kmsg.OffsetFetc
 }
 
 // offsetsHeld is told why offsets don't come; nil when they do again. What holds
-// them is no transaction of our own: that has ended before the session began.
+// them is hardly a transaction of our own: that has ended before the session began.
 func (s *stageRunner) offsetsHeld(err error) {
 	s.health.set(assigning, err)
 	if err == nil {
@@ -204,6 +213,7 @@ func (s *stageRunner) open(late context.Context) (*kgo.GroupTransactSession, err
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxWait(500*time.Millisecond),
 		kgo.OnPartitionsAssigned(s.await.given),
+		kgo.OnPartitionsRevoked(s.await.gone),
 		kgo.OnOffsetsFetched(s.offsetsCame),
 		kgo.AdjustFetchOffsetsFn(s.start),
 	)

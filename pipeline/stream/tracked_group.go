@@ -175,7 +175,8 @@ func (t *Tracked) all() map[string][]int32 {
 
 // revoked takes no more of those partitions, waits for what is open in them,
 // commits it, and lets them go; the others go on all the while.
-func (t *Tracked) revoked(ctx context.Context, _ *kgo.Client, m map[string][]int32) {
+func (t *Tracked) revoked(ctx context.Context, cl *kgo.Client, m map[string][]int32) {
+	t.await.gone(ctx, cl, m)
 	parts := t.leave(m)
 	if len(parts) == 0 {
 		return

@@ -98,7 +98,7 @@ func (p *planted) write(t *testing.T) {
 		).Replace(keys)
 		fmt.Fprintf(&b, "kind: Destination\nname: %s\n%s\nretry: {attempts: 1}\n", name, keys)
 		switch {
-		case echoes[echo] != nil: // all at once, on a machine that may be busy
+		case echoes[echo] != nil, echo == "wait": // all at once, on a machine that may be busy
 			b.WriteString("limits: {timeout: 20s, connect_timeout: 10s}\n")
 		case !strings.Contains(keys, "limits:"):
 			b.WriteString("limits: {timeout: 2s, connect_timeout: 1s}\n")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,17 +246,23 @@ destination: crm
 // and more are queued, and one that goes on: every delivery is sent once.
 func TestRunStopsInTheMiddle(t *testing.T) {
 	t.Parallel()
-	const n = 60
+	const n, first = 60, 5
+	var calls atomic.Int64
+	var again atomic.Bool
 	receiver := pipelinetest.Receiver(t, pipelinetest.Answering(func(*pipelinetest.Call) pipelinetest.Answer {
-		return pipelinetest.Answer{Delay: 20 * time.Millisecond}
+		if calls.Add(1) <= first || again.Load() {
+			return pipelinetest.Answer{}
+		}
+		return pipelinetest.Answer{Delay: time.Second} // the sink stops long before all are called
 	}))
 	r := run(t, "kind: Destination\nname: crm\nrequest: {url: \""+receiver.URL+"\"}\nlimits: {concurrency: 2}\n---\n"+
 		"kind: Webhook\nname: crm\nevent: launcher.clicked\ndestination: crm\n")
 	for i := range n {
 		r.deliver(id(i), "crm", `{}`)
 	}
-	receiver.Wait(t, 5)
+	receiver.Wait(t, first)
 	r.stop()
+	again.Store(true)
 	if came := receiver.Count(); came == n {
 		t.Fatal("everything was sent before the sink was stopped: the test proves nothing")
 	}
