@@ -35,9 +35,11 @@ type StageConfig struct {
 	// is its oldest offset. nil means there. An error stops the runner.
 	Start func(topic string, partition int32, logStart int64) (int64, error)
 
-	// OnDeadLetter returns what the ledger says when the runner itself makes
-	// a dead letter of a record. nil means nothing.
-	OnDeadLetter func(in *pipeline.Record) []pipeline.Count
+	// OnDeadLetter adds to the output what else is to be written when the runner
+	// itself makes a dead letter of a record, such as what the ledger says. It is
+	// called by several goroutines, and again after a transaction that was aborted.
+	// nil means nothing.
+	OnDeadLetter func(in *pipeline.Record, dead *pipeline.PermanentError, out *pipeline.Output)
 
 	// Owner means that nobody else reads the topics: what was committed an
 	// hour ago is deleted.

@@ -189,9 +189,7 @@ func (s *stageRunner) one(ctx context.Context, in *pipeline.Record, out *pipelin
 	s.cfg.Observer.deadLetter(s.cfg.Role, dead.Reason)
 	out.Send(deadLetter(s.cfg.Config, s.cfg.Role, in, dead))
 	if s.cfg.OnDeadLetter != nil {
-		for _, c := range s.cfg.OnDeadLetter(in) {
-			out.Count(c)
-		}
+		s.cfg.OnDeadLetter(in, dead, out)
 	}
 	return nil
 }

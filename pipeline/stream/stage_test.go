@@ -90,8 +90,8 @@ func TestStageDeadLetters(t *testing.T) {
 		}
 		return nil
 	})
-	sc.OnDeadLetter = func(*pipeline.Record) []pipeline.Count {
-		return []pipeline.Count{pipeline.One("w", time.Unix(0, 0), pipeline.DeadLettered, "00000000000000ff")}
+	sc.OnDeadLetter = func(_ *pipeline.Record, _ *pipeline.PermanentError, out *pipeline.Output) {
+		out.Count(pipeline.One("w", time.Unix(0, 0), pipeline.DeadLettered, "00000000000000ff"))
 	}
 	sc.Observer.DeadLetter = func(role string, _ pipeline.Reason) {
 		if role == "filter" {

@@ -130,7 +130,7 @@ func (t *Tracked) bury(k *Ticket, dead *pipeline.PermanentError) {
 func (t *Tracked) deadOutput(k *Ticket, dead *pipeline.PermanentError) (out pipeline.Output) {
 	out.Send(deadLetter(t.cfg.Config, t.cfg.Role, &k.Record, dead))
 	if t.cfg.OnDeadLetter != nil {
-		out.Counts = t.cfg.OnDeadLetter(&k.Record)
+		t.cfg.OnDeadLetter(&k.Record, dead, &out)
 	}
 	return out
 }

@@ -227,7 +227,7 @@ func (a *attempt) said() bool { return a.rev.says(a.Status) }
 // be again: somebody has to mend something first.
 func (a *attempt) stop(status state.Status, reason state.Reason, why string) {
 	if a.rev == a.revision() {
-		a.pause(status, reason, a.detail(), a.call.quiet())
+		a.pause(status, reason, a.detail(), quiet(&a.call.delivery))
 	}
 	out := a.output(time.Time{})
 	a.wait(a.call, a.call.delivery, why, &out)
@@ -247,7 +247,7 @@ func (a *attempt) detail() string {
 // expected say that it is the definition that is wrong.
 func (a *attempt) final() {
 	if a.Status != 0 && !a.said() && a.rev.final() && a.rev == a.revision() {
-		a.pause(state.Paused, state.FinalResponses, fmt.Sprintf("%d final responses in a row, the last: %s", mostFinals, a.detail()), a.call.quiet())
+		a.pause(state.Paused, state.FinalResponses, fmt.Sprintf("%d final responses in a row, the last: %s", mostFinals, a.detail()), quiet(&a.call.delivery))
 	}
 	a.giveUp(pipeline.FinalResponse)
 }

@@ -76,9 +76,7 @@ func record(topic string, key []byte, c *call, v *pipeline.Delivery) pipeline.Re
 
 // end settles a delivery for good.
 func (s *sink) end(c *call, e pipeline.Ending, out pipeline.Output) {
-	v := &c.delivery
-	out.Count(pipeline.One(v.Webhook, v.MatchedAt, e, v.ID))
-	s.Metrics.DeliveriesEnded.Add(1, v.Destination, string(e))
+	s.count(&c.delivery, e, &out)
 	c.span.Set(telemetry.AttrEnding, string(e))
 	c.ticket.End(out)
 }
@@ -96,7 +94,7 @@ func (s *sink) expire(c *call, why string, out pipeline.Output) {
 func (s *sink) bury(c *call, reason pipeline.Reason, err error, out pipeline.Output) {
 	dead := &pipeline.PermanentError{Reason: reason, Err: err}
 	out.Send(s.deadLetter(c, dead))
-	s.alert(c, dead, &out)
+	s.alert(&c.delivery, dead, c.status, &out)
 	s.end(c, pipeline.DeadLettered, out)
 }
 
@@ -109,12 +107,21 @@ func (s *sink) deadLetter(c *call, dead *pipeline.PermanentError) pipeline.Recor
 	})
 }
 
-// deadDelivery is what the ledger says when the runner itself gives a delivery up.
-func deadDelivery(in *pipeline.Record) []pipeline.Count {
+// givenUp adds to a dead letter that the runner itself makes of a delivery what
+// bury adds to its own.
+func (s *sink) givenUp(in *pipeline.Record, dead *pipeline.PermanentError, out *pipeline.Output) {
 	header, _ := in.Header(pipeline.EnvelopeHeader)
 	v, err := pipeline.ParseDelivery(header)
 	if err != nil {
-		return nil
+		return
 	}
-	return []pipeline.Count{pipeline.One(v.Webhook, v.MatchedAt, pipeline.DeadLettered, v.ID)}
+	s.newest() // it may be the first that is seen of that destination
+	s.alert(&v, dead, 0, out)
+	s.count(&v, pipeline.DeadLettered, out)
+}
+
+// count counts how a delivery ends.
+func (s *sink) count(v *pipeline.Delivery, e pipeline.Ending, out *pipeline.Output) {
+	out.Count(pipeline.One(v.Webhook, v.MatchedAt, e, v.ID))
+	s.Metrics.DeliveriesEnded.Add(1, v.Destination, string(e))
 }

@@ -93,14 +93,14 @@ func (s *sink) serve(ctx context.Context, g *errgroup.Group, states *state.Live)
 	s.forgetOthers(s.newest(), states.Snapshot().All())
 	mover, err := stream.NewTracked(stream.TrackedConfig{
 		Config: cfg.Stream, Role: DelaysRole, Topics: delayTopics(s.names), Handler: &delays{s.names, cfg.Metrics, cfg.Tracer},
-		OnDeadLetter: deadDelivery, Observer: cfg.Observer(DelaysRole),
+		OnDeadLetter: s.givenUp, Observer: cfg.Observer(DelaysRole),
 	})
 	if err != nil {
 		return err
 	}
 	runner, err := stream.NewTracked(stream.TrackedConfig{
 		Config: cfg.Stream, Role: Role, Topics: s.laneTopics(lanes), Lanes: true, Handler: s,
-		OnDeadLetter: deadDelivery, OnOwned: s.owns, Observer: cfg.Observer(Role), Drain: drainTime,
+		OnDeadLetter: s.givenUp, OnOwned: s.owns, Observer: cfg.Observer(Role), Drain: drainTime,
 	})
 	if err != nil {
 		return err

@@ -109,7 +109,7 @@ func (d *destination) ended(a *attempt, now time.Time, verdict error, t turn) {
 	}
 	switch {
 	case t == opened:
-		d.opened(now, a.call.quiet())
+		d.opened(now, quiet(&a.call.delivery))
 	case t == recovered:
 		d.comesBack(now)
 		d.save(closeBreaker(now))

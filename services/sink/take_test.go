@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -162,21 +163,48 @@ func TestBrokenEnvelope(t *testing.T) {
 		if err := h.take(t.Context(), &s.record, s); !errors.Is(err, pipeline.ErrNewerFormat) || s.isSettled() {
 			t.Errorf("a newer envelope ended with %v, settled %v: the role has to stop", err, s.isSettled())
 		}
-		if counts := deadDelivery(&s.record); counts != nil {
-			t.Errorf("the ledger would have %v", counts)
+		var out pipeline.Output
+		h.givenUp(&s.record, &pipeline.PermanentError{}, &out)
+		if len(out.Counts)+len(out.Records) > 0 {
+			t.Errorf("it would have written %+v", out)
 		}
 	})
 }
 
-func TestDeadDeliveryIsInTheLedger(t *testing.T) {
-	t.Parallel()
-	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	v := pipeline.Delivery{ID: "0123456789abcdef0123456789abcdef", Webhook: "hook", MatchedAt: at}
-	in := pipeline.Record{Headers: []pipeline.Header{{Key: pipeline.EnvelopeHeader, Value: v.AppendTo(nil)}}}
-	counts := deadDelivery(&in)
-	if want := pipeline.One("hook", at, pipeline.DeadLettered, v.ID); len(counts) != 1 || counts[0] != want {
-		t.Errorf("the ledger has %v, expected %v", counts, want)
-	}
+// What the runner itself gives up is in the ledger and is told of, as is what the
+// sink buries.
+func TestGivenUpIsCountedAndTold(t *testing.T) {
+	test(t, aDestination("crm", "")+aWebhook("hook", "crm", ""), func(t *testing.T, h *house) {
+		dead := &pipeline.PermanentError{Reason: pipeline.Panicked, Err: errors.New("panic: on purpose")}
+		for name, c := range map[string]struct {
+			change func(*pipeline.Delivery)
+			told   bool
+		}{
+			"a delivery":                 {func(*pipeline.Delivery) {}, true},
+			"that of an operator event":  {func(v *pipeline.Delivery) { v.EventType = pipeline.DestinationPaused }, false},
+			"to one that has gone since": {func(v *pipeline.Delivery) { v.Destination = "gone" }, false},
+		} {
+			v := h.delivery("hook")
+			c.change(&v)
+			in := pipeline.Record{Headers: []pipeline.Header{{Key: pipeline.EnvelopeHeader, Value: v.AppendTo(nil)}}}
+			var out pipeline.Output
+			h.givenUp(&in, dead, &out)
+			if want := pipeline.One("hook", v.MatchedAt, pipeline.DeadLettered, v.ID); !slices.Equal(out.Counts, []pipeline.Count{want}) {
+				t.Errorf("%s: the ledger has %v, expected %v", name, out.Counts, want)
+			}
+			var told []string
+			for _, r := range out.Records {
+				told = append(told, string(r.Value))
+			}
+			switch {
+			case !c.told && len(told) > 0:
+				t.Errorf("%s: it told %s", name, told)
+			case c.told && (len(told) != 1 || !strings.Contains(told[0], pipeline.DestinationDeadLetters) ||
+				!strings.Contains(told[0], v.ID) || !strings.Contains(told[0], "panic: on purpose")):
+				t.Errorf("%s: it told %s", name, told)
+			}
+		}
+	})
 }
 
 // TestNoAttemptAfterMaxAge has retries that would come back too late: the

@@ -33,13 +33,14 @@ func Run(ctx context.Context, cfg Config) error {
 	t := newTransform(cfg, cfg.Definitions)
 	return stream.RunStage(ctx, stream.StageConfig{
 		Config: cfg.Stream, Role: Role, Topics: []string{t.names.Matches()}, Owner: true,
-		Stage: t, OnDeadLetter: deadMatch, Observer: cfg.Observer,
+		Stage: t, OnDeadLetter: t.givenUp, Observer: cfg.Observer,
 	})
 }
 
 // definitions are those in force: a *definition.Live.
 type definitions interface {
 	At(ctx context.Context, offset int64) (*definition.Snapshot, error)
+	Snapshot() *definition.Snapshot // nil before there is one
 }
 
 type transform struct {
@@ -167,35 +168,42 @@ func (w *webhook) bury(err error, to *definition.Destination, out *pipeline.Outp
 		Stage: Role, Reason: dead.Reason, Error: dead.Err.Error(), At: time.Now(),
 		Webhook: w.name, Delivery: w.id,
 	}))
-	if to != nil && !pipeline.IsOperator(w.e.Type) {
-		w.alert(dead, to, out)
+	if to != nil {
+		w.alert(w.name, w.e, to, dead, w.in, out)
 	}
 	w.count(pipeline.DeadLettered, out)
 	return nil
 }
 
-// alert adds the operator event about a dead letter, if it is time for one.
-func (w *webhook) alert(dead *pipeline.PermanentError, to *definition.Destination, out *pipeline.Output) {
-	w.alerts.Tell(w.names, event.Operator{
-		At: time.Now(), Destination: to.Name, Lane: to.Lane, Webhook: w.name, Delivery: w.id,
+// alert adds the operator event about the dead letter of a webhook, if it is time
+// for one. What comes of an operator event raises none.
+func (t *transform) alert(webhook string, e *pipeline.Event, to *definition.Destination, dead *pipeline.PermanentError, in *pipeline.Record, out *pipeline.Output) {
+	if pipeline.IsOperator(e.Type) {
+		return
+	}
+	t.alerts.Tell(t.names, event.Operator{
+		At: time.Now(), Destination: to.Name, Lane: to.Lane, Webhook: webhook, Delivery: pipeline.DeliveryID(e, webhook),
 		Reason: string(dead.Reason), Detail: dead.Err.Error(),
-	}, fmt.Sprint(w.in.Topic, "/", w.in.Partition, "@", w.in.Offset, " for ", w.name), out)
+	}, fmt.Sprint(in.Topic, "/", in.Partition, "@", in.Offset, " for ", webhook), out)
 }
 
 func (w *webhook) count(e pipeline.Ending, out *pipeline.Output) {
 	out.Count(pipeline.One(w.name, w.m.At, e, w.id))
 }
 
-// deadMatch is what the ledger says when a whole match record can't go on.
-func deadMatch(in *pipeline.Record) []pipeline.Count {
+// givenUp adds to a dead letter that the runner itself makes of a whole match what
+// bury adds to that of a webhook.
+func (t *transform) givenUp(in *pipeline.Record, dead *pipeline.PermanentError, out *pipeline.Output) {
 	header, _ := in.Header(pipeline.EnvelopeHeader)
 	m, err := pipeline.ParseMatch(header)
 	if err != nil {
-		return nil
+		return
 	}
-	var counts []pipeline.Count
+	defs := t.defs.Snapshot()
 	for _, name := range m.Webhooks {
-		counts = append(counts, pipeline.One(name, m.At, pipeline.DeadLettered, pipeline.DeliveryID(&m.Event, name)))
+		if defs != nil && defs.Webhooks[name] != nil {
+			t.alert(name, &m.Event, defs.Webhooks[name].Destination, dead, in, out)
+		}
+		out.Count(pipeline.One(name, m.At, pipeline.DeadLettered, pipeline.DeliveryID(&m.Event, name)))
 	}
-	return counts
 }

@@ -49,6 +49,12 @@ func (h *house) At(ctx context.Context, offset int64) (*definition.Snapshot, err
 	}
 }
 
+func (h *house) Snapshot() *definition.Snapshot {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now
+}
+
 func build(t testing.TB, text string) *house {
 	t.Helper()
 	catalog, err := event.BuiltinCatalog()
@@ -436,7 +442,9 @@ func TestBrokenMatch(t *testing.T) {
 			} else if !permanent || dead.Reason != c.reason {
 				t.Errorf("it ended with %v, expected %s", err, c.reason)
 			}
-			counts := deadMatch(&r)
+			var out pipeline.Output
+			h.givenUp(&r, &pipeline.PermanentError{Reason: pipeline.Panicked, Err: errors.New("on purpose")}, &out)
+			counts := out.Counts
 			if len(counts) != c.counts {
 				t.Errorf("the ledger has %v", counts)
 			}
@@ -448,6 +456,38 @@ func TestBrokenMatch(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What the runner itself gives up of a match is told of, as is what the transform
+// buries; the same again where it has to give it up again.
+func TestGivenUpIsTold(t *testing.T) {
+	t.Parallel()
+	h := build(t, destination("crm", "https://crm.example", "")+hook("one", "crm", ""))
+	dead := &pipeline.PermanentError{Reason: pipeline.Panicked, Err: errors.New("on purpose")}
+	in := h.match(`{}`, "one", "gone")
+	var told []string
+	for range 2 {
+		var out pipeline.Output
+		h.givenUp(in, dead, &out)
+		if len(out.Counts) != 2 || len(out.Records) != 1 {
+			t.Fatalf("there are %d counts and %d events", len(out.Counts), len(out.Records))
+		}
+		told = append(told, string(out.Records[0].Value))
+	}
+	for _, want := range []string{pipeline.DestinationDeadLetters, `"one"`, `"crm"`, "on purpose"} {
+		if !strings.Contains(told[0], want) {
+			t.Errorf("%s does not say %s", told[0], want)
+		}
+	}
+	if told[1] != told[0] {
+		t.Errorf("first it told %s, then %s", told[0], told[1])
+	}
+	m := pipeline.Match{At: time.Now(), Event: pipeline.Event{ID: "e", Type: pipeline.DestinationPaused}, Webhooks: []string{"one"}}
+	var out pipeline.Output
+	h.givenUp(&pipeline.Record{Headers: []pipeline.Header{{Key: pipeline.EnvelopeHeader, Value: m.AppendTo(nil)}}}, dead, &out)
+	if len(out.Records) > 0 || len(out.Counts) != 1 {
+		t.Errorf("of an operator event there are %v", out)
 	}
 }
 
