@@ -128,6 +128,9 @@ func (a *Auth) checkTokenURL(is *issues) {
 		is.add(path, "found an expression or a reference to a secret, expected a plain URL")
 		return
 	}
+	if len(secretParameters(a.TokenURL)) > 0 { // RFC 6749, 2.3.1: credentials must not be in it
+		is.warn(path, "the name of a parameter speaks of a secret: this address is stored and shown as it is; write a secret as client_secret or refresh_token")
+	}
 	_, err := mapping.CompileURL(a.TokenURL, expression.Scope{})
 	is.addExpression(path, err)
 }

@@ -441,3 +441,27 @@ func (h *house) now() *definition.Snapshot {
 	}
 	return s
 }
+
+// The address of a token endpoint is no place for secrets: what looks like one
+// there is warned of, without a word of it.
+func TestSecretsInATokenURL(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]bool{
+		"":                           false,
+		"?version=2&audience=geheim": false,
+		"?client_secret=geheim":      true,
+		"?a=b&API%5FKEY=geheim":      true,
+	} {
+		text := "kind: Destination\nname: crm\nrequest: {url: https://crm.example}\n" +
+			"auth:\n  type: oauth2\n  grant: client_credentials\n  token_url: https://id.example/t" + query + "\n  client_id: me\n  client_secret: ${env:MILLRACE_SECRET_A}\n"
+		_, problems := parse(text).Check(empty(t))
+		warned := ""
+		if want {
+			warned = "f.yaml:7:14: warning: the name of a parameter speaks of a secret"
+		}
+		got := problems.Error()
+		if problems.Err() != nil || !strings.HasPrefix(got, warned) || !want && got != "" || strings.Contains(got, "geheim") {
+			t.Errorf("%s: %q", query, got)
+		}
+	}
+}
