@@ -56,7 +56,7 @@ func (b laneBalancer) JoinGroupMetadata(topics []string, current map[string][]in
 	b.had.fromMemory = len(current) == 0 && len(b.had.partitions) > 0
 	// While a member joins in vain, generations go by in which others are given
 	// what it claims.
-	if generation >= 0 && (b.had.given || len(current) > 0) {
+	if generation >= 0 && b.had.given {
 		b.had.generation = generation
 	}
 	b.had.given = false

@@ -322,14 +322,9 @@ func (c Config) explain(err error) error {
 // 2 on, late writes of an ended transaction are fenced, and adding offsets to
 // a transaction needs no AddOffsetsToTxn. 0 where it has no such feature.
 func transactionVersion(ctx context.Context, cl *kgo.Client) (int16, error) {
-	req := kmsg.NewPtrApiVersionsRequest()
-	req.ClientSoftwareName, req.ClientSoftwareVersion = "millrace", "1"
-	resp, err := req.RequestWith(ctx, cl)
-	if err == nil {
-		err = kerr.ErrorForCode(resp.ErrorCode)
-	}
+	resp, err := askVersions(ctx, cl)
 	if err != nil {
-		return 0, fmt.Errorf("asking Kafka for its transaction.version: %w", err)
+		return 0, err
 	}
 	for _, f := range resp.FinalizedFeatures {
 		if f.Name == "transaction.version" {
@@ -337,6 +332,20 @@ func transactionVersion(ctx context.Context, cl *kgo.Client) (int16, error) {
 		}
 	}
 	return 0, nil
+}
+
+// askVersions asks for the requests and the features that the cluster knows.
+func askVersions(ctx context.Context, cl *kgo.Client) (*kmsg.ApiVersionsResponse, error) {
+	req := kmsg.NewPtrApiVersionsRequest()
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "millrace", "1"
+	resp, err := req.RequestWith(ctx, cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking Kafka for its versions: %w", err)
+	}
+	return resp, nil
 }
 
 // clientLog hands on what the client warns about, and no more: the same line

@@ -36,9 +36,14 @@ const (
 	abortTimeout  = time.Minute + 2*time.Millisecond
 )
 
-// leadersTime is how long partitions may be without a leader before it goes on
-// without them: after a crash of Kafka they get one within a second.
-const leadersTime = 3 * time.Second
+// leadersTime is how long partitions may have no leader that answers before it
+// goes on without them: Kafka notices after 9 s that a broker has died, and after
+// a crash of all has leaders within a second.
+const leadersTime = 8 * time.Second
+
+// endTime is what the transaction that ends another may take, whatever becomes of
+// the runner meanwhile. It takes some 50 ms.
+const endTime = 5 * time.Second
 
 // hanging is what the last transaction of a producer has left without an end.
 type hanging struct {
@@ -54,7 +59,8 @@ type hanging struct {
 // endHanging gives the last transaction of a transactional id its end wherever
 // it hangs. It is called before a producer is made under that id; group is the
 // one whose offsets the producer commits, or "". Where Kafka doesn't say how that
-// transaction ended, for want of a right or of a request, nothing is done.
+// transaction ended, since that is too old or the rights are missing, nothing is
+// done.
 func endHanging(ctx context.Context, cfg Config, id, group string) error {
 	ctx, cancel := context.WithTimeout(ctx, txnTimeout)
 	defer cancel()
@@ -69,10 +75,13 @@ func endHanging(ctx context.Context, cfg Config, id, group string) error {
 	if err != nil || pause == 0 { // the embedded broker mends its own at its start
 		return err
 	}
+	if known, err := saysWhatHangs(ctx, cl); err != nil || !known {
+		return err
+	}
 	for {
 		h, err := findHanging(ctx, cfg, cl, id, group)
-		switch {
-		case ctx.Err() != nil:
+		switch _, refused := errors.AsType[*kerr.Error](err); {
+		case ctx.Err() != nil, err != nil && !refused:
 			return fmt.Errorf("looking for a transaction of %s that hangs: %w", id, errors.Join(err, ctx.Err()))
 		case err != nil:
 			cfg.log().Warn("can't tell whether Kafka has left a transaction hanging", "transactional_id", id, "error", err)
@@ -91,6 +100,20 @@ func endHanging(ctx context.Context, cfg Config, id, group string) error {
 			return nil
 		}
 	}
+}
+
+// saysWhatHangs says whether the cluster knows the requests of KIP-664, as Apache
+// Kafka does from 3.0 on.
+func saysWhatHangs(ctx context.Context, cl *kgo.Client) (bool, error) {
+	resp, err := askVersions(ctx, cl)
+	if err != nil {
+		return false, err
+	}
+	known := map[int16]bool{}
+	for _, k := range resp.ApiKeys {
+		known[k.ApiKey] = true
+	}
+	return known[int16(kmsg.DescribeProducers)] && known[int16(kmsg.DescribeTransactions)], nil
 }
 
 // findHanging returns what has to be ended; nil if that is nothing.
@@ -146,10 +169,10 @@ func lastTransaction(ctx context.Context, adm *kadm.Client, id string) (kadm.Des
 // topics with the prefix, since any of them may be written to.
 func (h *hanging) look(ctx context.Context, cfg Config, cl *kgo.Client) error {
 	began := time.Now()
-	unseen, err := h.lookOnce(ctx, string(cfg.Names), cl)
-	for err == nil && kerr.IsRetriable(unseen) && time.Since(began) < leadersTime && ctx.Err() == nil {
+	unseen, again, err := h.lookOnce(ctx, string(cfg.Names), cl)
+	for again && err == nil && time.Since(began) < leadersTime && ctx.Err() == nil {
 		sleep(ctx, markersPause)
-		unseen, err = h.lookOnce(ctx, string(cfg.Names), cl)
+		unseen, again, err = h.lookOnce(ctx, string(cfg.Names), cl)
 	}
 	if unseen != nil {
 		cfg.log().Warn("can't tell of every partition whether Kafka has left a transaction hanging there",
@@ -158,15 +181,17 @@ func (h *hanging) look(ctx context.Context, cfg Config, cl *kgo.Client) error {
 	return err
 }
 
-// lookOnce is look, once. unseen is why some partitions could not be asked.
-func (h *hanging) lookOnce(ctx context.Context, prefix string, cl *kgo.Client) (unseen, err error) {
+// lookOnce is look, once. unseen is why a partition could not be asked; again,
+// whether that may pass.
+func (h *hanging) lookOnce(ctx context.Context, prefix string, cl *kgo.Client) (unseen error, again bool, err error) {
 	topics, err := kadm.NewClient(cl).ListTopics(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("listing topics: %w", err)
+		return nil, false, fmt.Errorf("listing topics: %w", err)
 	}
 	miss := func(topic string, partition int32, err error) {
-		if err != nil && (unseen == nil || kerr.IsRetriable(err)) { // which is worth another look
-			unseen = fmt.Errorf("%s/%d: %w", topic, partition, err)
+		if err != nil {
+			refused, ok := errors.AsType[*kerr.Error](err)
+			unseen, again = fmt.Errorf("%s/%d: %w", topic, partition, err), again || !ok || refused.Retriable
 		}
 	}
 	req := kmsg.NewPtrDescribeProducersRequest()
@@ -183,17 +208,18 @@ func (h *hanging) lookOnce(ctx context.Context, prefix string, cl *kgo.Client) (
 			}
 			t.Partitions = append(t.Partitions, p.Partition)
 		}
-		req.Topics = append(req.Topics, t)
+		if len(t.Partitions) > 0 {
+			req.Topics = append(req.Topics, t)
+		}
 	}
 	h.partitions = map[string][]int32{}
 	for _, shard := range cl.RequestSharded(ctx, req) {
 		asked := shard.Req.(*kmsg.DescribeProducersRequest).Topics
-		if kerr.IsRetriable(shard.Err) && len(asked) > 0 {
-			miss(asked[0].Topic, asked[0].Partitions[0], shard.Err)
-			continue
-		}
 		if shard.Err != nil {
-			return nil, fmt.Errorf("asking for the producers of topics: %w", shard.Err)
+			for _, t := range asked {
+				miss(t.Topic, t.Partitions[0], shard.Err)
+			}
+			continue
 		}
 		for _, t := range shard.Resp.(*kmsg.DescribeProducersResponse).Topics {
 			for _, p := range t.Partitions {
@@ -204,7 +230,7 @@ func (h *hanging) lookOnce(ctx context.Context, prefix string, cl *kgo.Client) (
 			}
 		}
 	}
-	return unseen, nil
+	return unseen, again, nil
 }
 
 func (h *hanging) isOpen(a kmsg.DescribeProducersResponseTopicPartitionActiveProducer) bool {
@@ -214,7 +240,7 @@ func (h *hanging) isOpen(a kmsg.DescribeProducersResponseTopicPartitionActivePro
 // end runs a transaction over everything that hangs, or ends one that was left
 // unfinished. It stops for nothing but Kafka.
 func (h *hanging) end(ctx context.Context, cl *kgo.Client) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), txnTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
 	if !h.unfinished {
 		if err := h.begin(ctx, cl); err != nil {

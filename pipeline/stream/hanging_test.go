@@ -1,16 +1,20 @@
 package stream
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"log/slog"
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -41,15 +45,24 @@ type leftHanging struct {
 	sequence map[string]int32 // by topic
 }
 
-// leaveHanging ends a transaction elsewhere, and goes on with its producer as if
-// what follows had been part of it.
-func leaveHanging(t *testing.T, cfg Config, id string, commit bool) leftHanging {
-	t.Helper()
+// olderVersions are those of requests that Kafka takes as a part of a transaction
+// without being told.
+func olderVersions() *kversion.Versions {
 	older := kversion.Stable()
 	older.SetMaxKeyVersion(int16(kmsg.Produce), 9)
 	older.SetMaxKeyVersion(int16(kmsg.TxnOffsetCommit), 3)
 	older.SetMaxKeyVersion(int16(kmsg.EndTxn), 4)
-	h := leftHanging{cfg: cfg, id: id, sequence: map[string]int32{}, cl: clientOf(t, cfg, kgo.TransactionalID(id), kgo.MaxVersions(older))}
+	return older
+}
+
+// leaveHanging ends a transaction elsewhere, and goes on with its producer as if
+// what follows had been part of it.
+func leaveHanging(t *testing.T, cfg Config, id string, commit bool) leftHanging {
+	t.Helper()
+	h := leftHanging{
+		cfg: cfg, id: id, sequence: map[string]int32{},
+		cl: clientOf(t, cfg, kgo.TransactionalID(id), kgo.MaxVersions(olderVersions())),
+	}
 	if err := h.cl.BeginTransaction(); err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +144,10 @@ func TestHangingTransactions(t *testing.T) {
 		t.Parallel()
 		testHangingWriter(t, config(t))
 	})
+	t.Run("of a log writer that goes on", func(t *testing.T) {
+		t.Parallel()
+		testHangingKeptWriter(t, config(t))
+	})
 	t.Run("of another instance", func(t *testing.T) {
 		t.Parallel()
 		testHeldOffsets(t, config(t))
@@ -161,9 +178,7 @@ func testHanging(t *testing.T, cfg Config, role string, commit bool, cut func(*t
 	}
 	left.commitOffset(t, role, firstTopic(cfg), done)
 	if cut != nil {
-		older := kversion.Stable()
-		older.SetMaxKeyVersion(int16(kmsg.EndTxn), 4)
-		cl := clientOf(t, cfg, kgo.MaxVersions(older))
+		cl := clientOf(t, cfg, kgo.MaxVersions(olderVersions()))
 		h, err := findHanging(t.Context(), cfg, cl, left.id, cfg.Names.Group(role))
 		if err != nil {
 			t.Fatal(err)
@@ -186,11 +201,10 @@ func testHanging(t *testing.T, cfg Config, role string, commit bool, cut func(*t
 	exactlyOnce(t, cfg, secondTopic(cfg), n)
 }
 
-// A partition without a leader, which may be one that nobody needs, does not keep
-// a runner from starting.
-func TestHangingWithoutALeader(t *testing.T) {
-	t.Parallel()
-	cfg, f := fakeConfig(t)
+// open is a kfake with a transaction of a producer open in secondTopic.
+func open(t *testing.T) (cfg Config, f *pipelinetest.Fake, producer int64) {
+	t.Helper()
+	cfg, f = fakeConfig(t)
 	withTopics(t, cfg, 1)
 	cl := clientOf(t, cfg, kgo.TransactionalID("x"))
 	if err := cl.BeginTransaction(); err != nil {
@@ -203,7 +217,26 @@ func TestHangingWithoutALeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := kmsg.NewPtrMetadataRequest().RequestWith(t.Context(), cl)
+	return cfg, f, producer
+}
+
+func wantOpen(t *testing.T, cfg Config, producer int64) {
+	t.Helper()
+	h := hanging{producer: producer}
+	if err := h.look(t.Context(), cfg, clientOf(t, cfg)); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string][]int32{secondTopic(cfg): {0}}; !reflect.DeepEqual(h.partitions, want) {
+		t.Errorf("found %v, want %v", h.partitions, want)
+	}
+}
+
+// A partition without a leader, which may be one that nobody needs, does not keep
+// a runner from starting.
+func TestHangingWithoutALeader(t *testing.T) {
+	t.Parallel()
+	cfg, f, producer := open(t)
+	all, err := kmsg.NewPtrMetadataRequest().RequestWith(t.Context(), clientOf(t, cfg))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,15 +251,24 @@ func TestHangingWithoutALeader(t *testing.T) {
 		resp.Version = req.GetVersion()
 		return &resp, nil, true
 	})
-	h := hanging{producer: producer}
-	if err := h.look(t.Context(), cfg, clientOf(t, cfg)); err != nil {
-		t.Fatal(err)
-	}
-	if want := map[string][]int32{secondTopic(cfg): {0}}; !reflect.DeepEqual(h.partitions, want) {
-		t.Errorf("found %v, want %v", h.partitions, want)
-	}
-	if err := cl.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
-		t.Fatal(err)
+	wantOpen(t, cfg, producer)
+}
+
+// A broker that can't be asked may have just died: it is asked again.
+func TestHangingWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	cfg, f, producer := open(t)
+	var asked atomic.Int64
+	f.ControlKey(int16(kmsg.DescribeProducers), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.KeepControl()
+		if asked.Add(1) > 3 {
+			return nil, nil, false
+		}
+		return nil, errors.New("the connection breaks"), true
+	})
+	wantOpen(t, cfg, producer)
+	if asked.Load() < 4 {
+		t.Errorf("it asked %d times", asked.Load())
 	}
 }
 
@@ -235,21 +277,59 @@ func testHangingWriter(t *testing.T, cfg Config) {
 	t.Helper()
 	h := leaveHanging(t, cfg, string(cfg.Names)+"writer", true)
 	h.write(t, secondTopic(cfg), "key", "acknowledged")
+	w := logWriter(t, cfg)
+	if found, err := valueOf(t, w, "key"); err != nil || found != "acknowledged" {
+		t.Errorf("found %q, %v", found, err)
+	}
+}
+
+// A writer whose own last change hangs does not wait for it for ever.
+func testHangingKeptWriter(t *testing.T, cfg Config) {
+	t.Helper()
+	w := logWriter(t, cfg)
+	if _, err := w.Write(t.Context(), func(map[string]pipeline.Record, int64) ([]pipeline.Record, error) {
+		return []pipeline.Record{{Topic: secondTopic(cfg), Key: []byte("key"), Value: []byte("first")}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	h := leftHanging{cfg: cfg, id: w.txn, sequence: map[string]int32{}, cl: clientOf(t, cfg, kgo.MaxVersions(olderVersions()))}
+	var err error
+	if h.producer, h.epoch, err = w.cl.ProducerID(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, secondTopic(cfg), "key", "acknowledged")
+	ends, err := kadm.NewClient(h.cl).ListEndOffsets(t.Context(), secondTopic(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, _ := ends.Lookup(secondTopic(cfg), 0)
+	w.wrote = end.Offset
+	if found, err := valueOf(t, w, "key"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("found %q, %v", found, err)
+	}
+	if found, err := valueOf(t, w, "key"); err != nil || found != "acknowledged" {
+		t.Errorf("then found %q, %v", found, err)
+	}
+}
+
+func logWriter(t *testing.T, cfg Config) *LogWriter {
+	t.Helper()
 	w, err := OpenLogWriter(t.Context(), cfg, "writer", secondTopic(cfg))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
-	var found string
-	if _, err := w.Write(t.Context(), func(current map[string]pipeline.Record, _ int64) ([]pipeline.Record, error) {
-		found = string(current["key"].Value)
+	t.Cleanup(w.Close)
+	return w
+}
+
+// valueOf is what a writer knows of a key when it decides.
+func valueOf(t *testing.T, w *LogWriter, key string) (value string, err error) {
+	t.Helper()
+	_, err = w.Write(t.Context(), func(current map[string]pipeline.Record, _ int64) ([]pipeline.Record, error) {
+		value = string(current[key].Value)
 		return nil, nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if found != "acknowledged" {
-		t.Errorf("found %q", found)
-	}
+	})
+	return value, err
 }
 
 // Offsets that another one's transaction holds are told of, and come when that

@@ -283,13 +283,24 @@ func (w *LogWriter) catchUp(ctx context.Context) error {
 	// written: our own last one may lie beyond the stable end.
 	end = max(end, w.wrote)
 	for w.next = max(w.next, start); w.next < end; {
-		batch, next, err := pollLog(ctx, w.cl)
-		if err != nil {
+		if err := w.readOn(ctx); err != nil {
 			return err
 		}
-		w.apply(batch)
-		w.next = next
 	}
+	return nil
+}
+
+// readOn reads some more. What is there comes at once; our own last write does
+// not if its transaction hangs, which a new client ends.
+func (w *LogWriter) readOn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, logTimeout)
+	defer cancel()
+	batch, next, err := pollLog(ctx, w.cl)
+	if err != nil {
+		return err
+	}
+	w.apply(batch)
+	w.next = next
 	return nil
 }
 

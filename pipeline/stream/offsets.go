@@ -140,7 +140,11 @@ func (w *offsetsWatch) held(ctx context.Context, waited time.Duration) error {
 		return err
 	}
 	defer cl.Close()
-	resp, err := w.request().RequestWith(ctx, cl)
+	req := w.request()
+	if len(req.Groups[0].Topics) == 0 { // they have come meanwhile
+		return nil
+	}
+	resp, err := req.RequestWith(ctx, cl)
 	if err != nil {
 		return fmt.Errorf("asking for the offsets of group %s: %w", w.group, err)
 	}

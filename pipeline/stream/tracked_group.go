@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -32,6 +33,7 @@ func (t *Tracked) consume(base context.Context) (err error) {
 		kgo.OnPartitionsAssigned(t.await.given),
 		kgo.OnOffsetsFetched(t.fetched),
 		kgo.AdjustFetchOffsetsFn(t.start),
+		kgo.WithHooks(unreachable(t.renewProducer)),
 		kgo.OnPartitionsRevoked(t.revoked),
 		kgo.OnPartitionsLost(t.lost),
 	)
@@ -72,7 +74,18 @@ func (t *Tracked) offsetsHeld(err error) {
 	t.renewProducer()
 }
 
-// renewProducer has a new producer made before the next transaction, or soon.
+// unreachable is called when a broker can't be reached.
+type unreachable func()
+
+// OnBrokerConnect implements kgo.HookBrokerConnect.
+func (f unreachable) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if err != nil {
+		f()
+	}
+}
+
+// renewProducer has a new producer made before the next transaction, or soon:
+// Kafka may have crashed.
 func (t *Tracked) renewProducer() {
 	t.prod.stale.Store(true)
 	wake(t.dirty)
@@ -189,8 +202,7 @@ func (t *Tracked) revoked(ctx context.Context, cl *kgo.Client, m map[string][]in
 	t.forget(parts)
 }
 
-// lost forgets partitions that are somebody else's already. What made us lose
-// them may have been Kafka's crash.
+// lost forgets partitions that are somebody else's already.
 func (t *Tracked) lost(_ context.Context, _ *kgo.Client, m map[string][]int32) {
 	t.await.came()
 	t.renewProducer()

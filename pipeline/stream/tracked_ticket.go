@@ -119,8 +119,14 @@ func (t *Tracked) atLimit() <-chan struct{} {
 // It is for when the partition goes; otherwise the record stays open for good.
 func (k *Ticket) Release() { k.t.settle(k, nil, false) }
 
-// bury ends a ticket as a dead letter.
+// bury ends a ticket as a dead letter, unless it has ended.
 func (t *Tracked) bury(k *Ticket, dead *pipeline.PermanentError) {
+	t.mu.Lock()
+	settled := k.settled
+	t.mu.Unlock()
+	if settled {
+		return
+	}
 	out := t.deadOutput(k, dead)
 	if t.settle(k, &out, true) {
 		t.cfg.Observer.deadLetter(t.cfg.Role, dead.Reason)

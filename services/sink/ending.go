@@ -76,7 +76,9 @@ func record(topic string, key []byte, c *call, v *pipeline.Delivery) pipeline.Re
 
 // end settles a delivery for good.
 func (s *sink) end(c *call, e pipeline.Ending, out pipeline.Output) {
-	s.count(&c.delivery, e, &out)
+	v := &c.delivery
+	out.Count(pipeline.One(v.Webhook, v.MatchedAt, e, v.ID))
+	s.Metrics.DeliveriesEnded.Add(1, v.Destination, string(e))
 	c.span.Set(telemetry.AttrEnding, string(e))
 	c.ticket.End(out)
 }
@@ -117,11 +119,5 @@ func (s *sink) givenUp(in *pipeline.Record, dead *pipeline.PermanentError, out *
 	}
 	s.newest() // it may be the first that is seen of that destination
 	s.alert(&v, dead, 0, out)
-	s.count(&v, pipeline.DeadLettered, out)
-}
-
-// count counts how a delivery ends.
-func (s *sink) count(v *pipeline.Delivery, e pipeline.Ending, out *pipeline.Output) {
-	out.Count(pipeline.One(v.Webhook, v.MatchedAt, e, v.ID))
-	s.Metrics.DeliveriesEnded.Add(1, v.Destination, string(e))
+	out.Count(pipeline.One(v.Webhook, v.MatchedAt, pipeline.DeadLettered, v.ID))
 }

@@ -114,9 +114,12 @@ func (s *sink) serve(ctx context.Context, g *errgroup.Group, states *state.Live)
 		func(ctx context.Context) {
 			s.writeStates(ctx, func(ctx context.Context, all map[string]state.Change) error {
 				offset, err := writer.Change(ctx, all)
-				if err == nil {
-					_, err = states.At(ctx, offset)
+				if err != nil {
+					return err
 				}
+				ctx, cancel := context.WithTimeout(ctx, statesTime)
+				defer cancel()
+				_, err = states.At(ctx, offset)
 				return err
 			})
 		},

@@ -145,8 +145,14 @@ func (s *sink) writeStates(ctx context.Context, write func(context.Context, map[
 	}
 }
 
-// statesRetry is the pause after states could not be written.
-const statesRetry = time.Second
+const (
+	// statesRetry is the pause after states could not be written.
+	statesRetry = time.Second
+
+	// statesTime is how long what was written may take to be read again: a crash of
+	// Kafka may keep it back until it is written anew.
+	statesTime = 15 * time.Second
+)
 
 // countStopped counts the destinations that somebody has to resume.
 func (s *sink) countStopped(all iter.Seq[state.State]) {
