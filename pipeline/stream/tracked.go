@@ -45,8 +45,7 @@ type TrackedConfig struct {
 
 	// OnDeadLetter adds to the output what else is to be written when the runner
 	// itself makes a dead letter of a record, such as what the ledger says. It is
-	// called by several goroutines.
-	// nil means nothing.
+	// called by several goroutines. nil means nothing.
 	OnDeadLetter func(in *pipeline.Record, dead *pipeline.PermanentError, out *pipeline.Output)
 
 	// OnOwned is told what of each topic this runner owns. It is never called
