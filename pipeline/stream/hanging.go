@@ -50,7 +50,8 @@ type hanging struct {
 	id         string
 	producer   int64
 	epoch      int16
-	unfinished bool // it is one of these, and goes on
+	open       bool // its coordinator holds it for open too
+	ours       bool // it is one that was to end another, and was cut short
 	partitions map[string][]int32
 	group      string // whose offsets may be held, which only their partitions' new owner can see; or ""
 	commit     bool   // how the transaction ended
@@ -96,8 +97,8 @@ func endHanging(ctx context.Context, cfg Config, id, group string) error {
 			cfg.log().Warn("ended a transaction that Kafka had left hanging",
 				"transactional_id", id, "partitions", h.partitions, "committed", h.commit)
 		}
-		if !h.unfinished {
-			return nil
+		if !h.open && len(h.partitions) == 0 {
+			return nil // else Kafka may have left out markers once more
 		}
 	}
 }
@@ -127,19 +128,15 @@ func findHanging(ctx context.Context, cfg Config, cl *kgo.Client, id, group stri
 	}
 	h := &hanging{
 		id: id, producer: last.ProducerID, epoch: last.ProducerEpoch, group: group,
-		commit: last.State != "CompleteAbort", unfinished: last.State == "Ongoing",
+		open: last.State == "Ongoing", commit: last.State != "CompleteAbort",
 	}
 	switch time.Duration(last.TimeoutMillis) * time.Millisecond {
 	case commitTimeout:
-		h.commit = true
+		h.ours, h.commit = true, true
 	case abortTimeout:
-		h.commit = false
-	default:
-		if h.unfinished { // another one, which the next producer ends
-			return nil, nil
-		}
+		h.ours, h.commit = true, false
 	}
-	if h.unfinished {
+	if h.open {
 		return h, nil
 	}
 	if err := h.look(ctx, cfg, cl); err != nil || len(h.partitions) == 0 && group == "" {
@@ -237,12 +234,17 @@ func (h *hanging) isOpen(a kmsg.DescribeProducersResponseTopicPartitionActivePro
 	return a.ProducerID == h.producer && a.CurrentTxnStartOffset >= 0
 }
 
-// end runs a transaction over everything that hangs, or ends one that was left
-// unfinished. It stops for nothing but Kafka.
+// end runs a transaction over everything that hangs, or ends one that is open. It
+// stops for nothing but Kafka.
 func (h *hanging) end(ctx context.Context, cl *kgo.Client) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
-	if !h.unfinished {
+	switch {
+	case h.open && !h.ours:
+		// Taking the id over aborts it. Kafka may leave out the markers of that too,
+		// and then doesn't know any more that it was an abort.
+		return h.init(ctx, cl, abortTimeout)
+	case !h.open:
 		if err := h.begin(ctx, cl); err != nil {
 			return err
 		}
