@@ -293,6 +293,9 @@ func testHangingKeptWriter(t *testing.T, cfg Config) {
 		t.Fatal(err)
 	}
 	h := leftHanging{cfg: cfg, id: w.txn, sequence: map[string]int32{}, cl: clientOf(t, cfg, kgo.MaxVersions(olderVersions()))}
+	if _, err := lastTransaction(t.Context(), kadm.NewClient(h.cl), w.txn); err != nil { // its markers have come
+		t.Fatal(err)
+	}
 	var err error
 	if h.producer, h.epoch, err = w.cl.ProducerID(t.Context()); err != nil {
 		t.Fatal(err)
