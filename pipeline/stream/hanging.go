@@ -136,7 +136,10 @@ func findHanging(ctx context.Context, cfg Config, cl *kgo.Client, id, group stri
 	case abortTimeout:
 		h.ours, h.commit = true, false
 	}
-	if h.open {
+	switch {
+	case h.open && !h.ours && group == "": // another writer's of a log, who may be at it
+		return nil, nil
+	case h.open:
 		return h, nil
 	}
 	if err := h.look(ctx, cfg, cl); err != nil || len(h.partitions) == 0 && group == "" {

@@ -224,7 +224,9 @@ const fencedTries = 5
 func (w *LogWriter) WriteAmong(ctx context.Context, decide func(current map[string]pipeline.Record, next int64) ([]pipeline.Record, error)) (next int64, err error) {
 	next, err = w.Write(ctx, decide)
 	for range fencedTries {
-		if !errors.Is(err, ErrFenced) || ctx.Err() != nil {
+		_, unknown := errors.AsType[*unknownOutcome](err)
+		fenced := errors.Is(err, ErrFenced) || errors.Is(err, kerr.UnknownServerError) && !unknown
+		if !fenced || ctx.Err() != nil {
 			break
 		}
 		sleep(ctx, mathrand.N(500*time.Millisecond))
