@@ -202,17 +202,22 @@ func (w *LogWriter) Write(ctx context.Context, decide func(current map[string]pi
 	defer w.mu.Unlock()
 	kept := w.cl != nil
 	next, err = w.write(ctx, decide)
-	_, unknown := errors.AsType[*unknownOutcome](err)
 	switch {
 	case kept && errors.Is(err, ErrFenced):
 		// Somebody wrote since our last time, perhaps long ago: not a conflict
 		// yet. From here on it would be.
-	case errors.Is(err, kerr.UnknownServerError) && !unknown:
-		// What Kafka may say when two fence each other at the same moment.
+	case confused(err):
 	default:
 		return next, err
 	}
 	return w.write(ctx, decide)
+}
+
+// confused says that an error is what Kafka may say when two writers fence each
+// other at the same moment: nothing was written.
+func confused(err error) bool {
+	_, unknown := errors.AsType[*unknownOutcome](err)
+	return errors.Is(err, kerr.UnknownServerError) && !unknown
 }
 
 // fencedTries is how often WriteAmong tries again.
@@ -224,9 +229,7 @@ const fencedTries = 5
 func (w *LogWriter) WriteAmong(ctx context.Context, decide func(current map[string]pipeline.Record, next int64) ([]pipeline.Record, error)) (next int64, err error) {
 	next, err = w.Write(ctx, decide)
 	for range fencedTries {
-		_, unknown := errors.AsType[*unknownOutcome](err)
-		fenced := errors.Is(err, ErrFenced) || errors.Is(err, kerr.UnknownServerError) && !unknown
-		if !fenced || ctx.Err() != nil {
+		if !errors.Is(err, ErrFenced) && !confused(err) || ctx.Err() != nil {
 			break
 		}
 		sleep(ctx, mathrand.N(500*time.Millisecond))
